@@ -1,0 +1,1 @@
+//! The command line: arguments in, agents called, text or JSON out.

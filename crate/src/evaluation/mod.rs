@@ -1,0 +1,1 @@
+//! (described by the guide in lib.rs)

@@ -1,0 +1,164 @@
+//! What the agents know of a model: it has facts about itself, and it generates.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::Grammar;
+use crate::error::{Error, Result};
+
+/// How prompts are worded for a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PromptFamily {
+    /// For instruction-tuned models: the paper's instructions in full.
+    Instruct,
+    /// For models trained on the task itself, such as nano: data and nothing else.
+    Compact,
+}
+
+/// What a caller should know about a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// Its name.
+    pub name: String,
+    /// The sha256 of its weights, 64 hexadecimal digits.
+    pub fingerprint: String,
+    /// The wording of its prompts.
+    pub prompt_family: PromptFamily,
+    /// The longest prompt and completion together, in tokens.
+    pub context_length: usize,
+    /// How many memories of one speaker the answer agent is shown (Memory-R1: 30).
+    pub candidates_per_speaker: usize,
+    /// How many related memories the manager is shown (Memory-R1's code: 5).
+    pub manager_candidates: usize,
+}
+
+/// One message of a prompt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatMessage {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// Its text.
+    pub content: String,
+}
+
+/// How the next token is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// Only the k most probable tokens; 0 is all.
+    pub top_k: usize,
+    /// Only the smallest set with this much probability; 1 is all.
+    pub top_p: f32,
+    /// Only tokens at least this probable relative to the best; 0 is all.
+    pub min_p: f32,
+    /// The seed of the random numbers.
+    pub seed: u64,
+    /// What else keys them: (step, example, sample); the position is added.
+    pub key: [u64; 3],
+}
+
+impl Default for Sampling {
+    /// Greedy.
+    fn default() -> Self {
+        Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 0, key: [0; 3] }
+    }
+}
+
+/// What to generate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// The conversation so far; the model's chat template renders it.
+    pub messages: Vec<ChatMessage>,
+    /// What the completion must look like; free text where it is `None`.
+    pub grammar: Option<Grammar>,
+    /// The most tokens to generate.
+    pub max_new_tokens: usize,
+    /// How to choose.
+    pub sampling: Sampling,
+}
+
+/// What a generated token spells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// The only one allowed: log-probability 0, no weight in any loss.
+    Forced,
+    /// (A piece of) an operation's name.
+    Event,
+    /// (A piece of) an id.
+    Id,
+    /// Anything else that was chosen.
+    Text,
+}
+
+/// Why generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The grammar is complete, or an end token was chosen.
+    Stop,
+    /// `max_new_tokens` or the context is used up.
+    Length,
+}
+
+/// What was generated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// The rendered prompt.
+    pub prompt_ids: Vec<u32>,
+    /// The new tokens.
+    pub ids: Vec<u32>,
+    /// The natural logarithm of each new token's probability, renormalised over the allowed set.
+    pub logprobs: Vec<f32>,
+    /// What each new token spells.
+    pub parts: Vec<Part>,
+    /// The completion; under a grammar a JSON object, without the lines that the engine inserted.
+    pub text: String,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+}
+
+impl Generation {
+    /// The probability of the tokens of one part, taken together.
+    pub fn probability(&self, part: Part) -> f64 {
+        let chosen = self.parts.iter().zip(&self.logprobs).filter(|(own, _)| **own == part);
+        chosen.map(|(_, logprob)| f64::from(*logprob)).sum::<f64>().exp()
+    }
+}
+
+/// A flag that stops the work at its next step.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Asks for the stop.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// `ABORTED` once it was asked for.
+    pub fn check(&self) -> Result<()> {
+        if self.0.load(Ordering::Relaxed) { Err(Error::aborted()) } else { Ok(()) }
+    }
+}
+
+/// A model that answers prompts: local weights or a server. Not `Send`: a browser's is not.
+#[async_trait(?Send)]
+pub trait LanguageModel {
+    /// What it is.
+    fn info(&self) -> &ModelInfo;
+
+    /// Generates. `on_text` gets the completion piece by piece, whole characters only.
+    /// A prompt that does not fit is `CONTEXT_OVERFLOW` before any work.
+    async fn generate(
+        &self,
+        request: &Request,
+        cancel: &Cancel,
+        on_text: &mut dyn FnMut(&str),
+    ) -> Result<Generation>;
+}

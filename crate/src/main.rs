@@ -1,0 +1,3 @@
+//! The command `memory-r1`.
+
+fn main() {}

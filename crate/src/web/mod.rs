@@ -1,0 +1,1 @@
+//! The face that JavaScript sees: it converts, nothing else.
