@@ -24,7 +24,9 @@ for (const name of files) {
   const packed = brotli(bytes).length;
   total += packed;
   if (bytes.length > 20_000) {
-    console.log(`${name}: ${bytes.length} raw, ${gzipSync(bytes, { level: 9 }).length} gzip, ${packed} brotli`);
+    console.log(
+      `${name}: ${bytes.length} raw, ${gzipSync(bytes, { level: 9 }).length} gzip, ${packed} brotli`,
+    );
   }
 }
 console.log(`${files.length} files: ${total} bytes in brotli, of at most ${LIMIT}`);

@@ -1,0 +1,63 @@
+import type { MemoryR1, Message } from "memory-r1";
+
+/** A conversation of a LoCoMo file: sessions in order, each with its date. */
+export interface Conversation {
+  id: string;
+  speakers: [string, string];
+  sessions: { date: string; turns: { speaker: string; text: string }[] }[];
+  turns: number;
+}
+
+type Json = Record<string, unknown>;
+
+/** Reads one conversation of a file in LoCoMo's layout; an error says what is wrong with it. */
+export async function readConversation(file: File, index: number): Promise<Conversation> {
+  const all: unknown = JSON.parse(await file.text());
+  const sample = (Array.isArray(all) ? all[index] : all) as Json | undefined;
+  const conversation = sample?.conversation as Json | undefined;
+  const speakers = [conversation?.speaker_a, conversation?.speaker_b];
+  if (!conversation || typeof speakers[0] !== "string" || typeof speakers[1] !== "string") {
+    throw new Error(`“${file.name}” is not a file of conversations in LoCoMo's layout.`);
+  }
+  const sessions: Conversation["sessions"] = [];
+  for (let number = 1; ; number++) {
+    const date = conversation[`session_${number}_date_time`];
+    const turns = conversation[`session_${number}`];
+    if (date === undefined) break;
+    if (!Array.isArray(turns)) continue; // LoCoMo dates sessions that it does not have
+    sessions.push({
+      date: String(date),
+      turns: turns.map((turn: Json) => ({ speaker: String(turn.speaker), text: String(turn.text) })),
+    });
+  }
+  return {
+    id: String(sample?.sample_id ?? file.name),
+    speakers: [speakers[0], speakers[1]],
+    sessions,
+    turns: sessions.reduce((sum, session) => sum + session.turns.length, 0),
+  };
+}
+
+/**
+ * Runs a conversation through the manager as `memory-r1 eval locomo` does: a bank a speaker, who
+ * is the user of the mirrored pass; one `add` a session.
+ */
+export async function replay(
+  memory: MemoryR1,
+  conversation: Conversation,
+  signal: AbortSignal,
+  onSession: (done: number, total: number, speaker: string) => Promise<void>,
+): Promise<void> {
+  for (const speaker of conversation.speakers) {
+    for (const [index, session] of conversation.sessions.entries()) {
+      const messages: Message[] = session.turns.map((turn) => ({
+        role: turn.speaker === speaker ? "user" : "assistant",
+        name: turn.speaker,
+        content: turn.text,
+        timestamp: session.date,
+      }));
+      await memory.add(messages, { userId: speaker, runId: conversation.id, signal });
+      await onSession(index + 1, conversation.sessions.length, speaker);
+    }
+  }
+}
