@@ -81,10 +81,18 @@ export class BankView {
           element(
             "span",
             { class: "probability" },
-            [day(entry.createdAt), entry.cause, percent(entry.receipt?.probability)].filter(Boolean).join(" · "),
+            [day(entry.createdAt), entry.cause, percent(entry.receipt?.probability)]
+              .filter(Boolean)
+              .join(" · "),
           ),
           ...(entry.receipt
-            ? [element("div", { class: "meta" }, `because ${entry.receipt.turn.speaker} said: “${entry.receipt.turn.content}”`)]
+            ? [
+                element(
+                  "div",
+                  { class: "meta" },
+                  `because ${entry.receipt.turn.speaker} said: “${entry.receipt.turn.content}”`,
+                ),
+              ]
             : []),
         ),
       ),

@@ -124,7 +124,9 @@ export class AnswerBubble {
       });
       this.item.append(element("ul", { class: "used", "aria-label": "Memories used" }, ...buttons));
     } else {
-      this.item.append(element("div", { class: "meta" }, `no memory used, of ${answer.candidates.length} looked at`));
+      this.item.append(
+        element("div", { class: "meta" }, `no memory used, of ${answer.candidates.length} looked at`),
+      );
     }
     this.scroll();
   }

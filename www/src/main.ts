@@ -32,7 +32,8 @@ function notice(text: string, kind: "error" | "info" = "error"): void {
 }
 
 function explain(error: unknown): void {
-  if (error instanceof Error && error.name === "AbortError") return chat.remark("Cancelled; nothing was changed.");
+  if (error instanceof Error && error.name === "AbortError")
+    return chat.remark("Cancelled; nothing was changed.");
   const code = error instanceof MemoryR1Error ? ` (${error.code})` : "";
   notice(`${error instanceof Error ? error.message : String(error)}${code}`);
 }
@@ -245,7 +246,12 @@ async function showInfo(): Promise<void> {
   const info = await memory.info();
   const rows: [string, string][] = [
     ["Device", `${info.device}: ${info.reason}`],
-    ["Adapter", info.adapter ? `${info.adapter.vendor} ${info.adapter.architecture} ${info.adapter.description}` : "none"],
+    [
+      "Adapter",
+      info.adapter
+        ? `${info.adapter.vendor} ${info.adapter.architecture} ${info.adapter.description}`
+        : "none",
+    ],
     ["Model", `${info.model.name}, context ${info.model.contextLength}`],
     ["Fingerprint", info.model.fingerprint],
     ["Self-check", info.selfCheck.status],
