@@ -181,7 +181,10 @@ test("a database of a newer format is left alone", async ({ page }) => {
     const [{ name, version }] = await indexedDB.databases();
     await new Promise((resolve, reject) => {
       const request = indexedDB.open(name, version + 100);
-      request.onsuccess = () => (request.result.close(), resolve());
+      request.onsuccess = () => {
+        request.result.close();
+        resolve();
+      };
       request.onerror = () => reject(request.error);
     });
     return name;

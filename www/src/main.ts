@@ -33,7 +33,10 @@ function notice(text: string, kind: "error" | "info" = "error"): void {
 
 function explain(error: unknown): void {
   if (error instanceof Error && error.name === "AbortError")
-    return chat.remark("Cancelled; nothing was changed.");
+    {
+    chat.remark("Cancelled; nothing was changed.");
+    return;
+  }
   const code = error instanceof MemoryR1Error ? ` (${error.code})` : "";
   notice(`${error instanceof Error ? error.message : String(error)}${code}`);
 }
@@ -72,7 +75,7 @@ async function work(text: string, task: (signal: AbortSignal) => Promise<void>):
   notice("");
   byId("busy").hidden = false;
   byId("busy-text").textContent = text;
-  for (const control of controls) control.disabled = control !== input;
+  for (const control of controls) control.disabled = control.id !== "input";
   try {
     await task(running.signal);
   } catch (error) {
@@ -103,8 +106,12 @@ async function ask(text: string, signal: AbortSignal): Promise<void> {
   try {
     let written = "";
     for await (const chunk of memory.answerStream(text, { ...shown, signal })) {
-      if (chunk.type === "text") bubble.text((written += chunk.text));
-      else bubble.finish(chunk);
+      if (chunk.type === "done") {
+        bubble.finish(chunk);
+      } else {
+        written += chunk.text;
+        bubble.text(written);
+      }
     }
   } catch (error) {
     bubble.drop();
