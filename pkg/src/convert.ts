@@ -2,7 +2,6 @@
 
 import { invalid } from "./errors.js";
 import type {
-  BareFact,
   BareMemory,
   ExtractFrom,
   Messages,
@@ -72,7 +71,8 @@ export function optionalScope(...inputs: (ScopeInput | undefined)[]): WireScope 
   const wire: WireScope = {};
   for (const input of inputs) {
     if (input === undefined || input === null) continue;
-    if (typeof input !== "object") throw invalid(`a scope is an object like { userId }, not ${typeName(input)}`);
+    if (typeof input !== "object")
+      throw invalid(`a scope is an object like { userId }, not ${typeName(input)}`);
     for (const [camel, snake] of SCOPE_KEYS) {
       for (const key of [camel, snake]) {
         const id: unknown = (input as Record<string, unknown>)[key];
@@ -81,7 +81,9 @@ export function optionalScope(...inputs: (ScopeInput | undefined)[]): WireScope 
         const clean = wellFormed(id);
         if (clean.trim() === "" || clean.length > 512) throw invalid(`${key} must have 1 to 512 characters`);
         if (wire[snake] !== undefined && wire[snake] !== clean) {
-          throw invalid(`${camel} is given twice, as ${JSON.stringify(wire[snake])} and ${JSON.stringify(clean)}`);
+          throw invalid(
+            `${camel} is given twice, as ${JSON.stringify(wire[snake])} and ${JSON.stringify(clean)}`,
+          );
         }
         wire[snake] = clean;
       }
@@ -128,7 +130,9 @@ export function turns(messages: Messages, fallback: Timestamp | undefined): Wire
     throw invalid(`${list.length} messages in one add; the limit is ${MAX_MESSAGES}`);
   }
   const at = timestamp(fallback ?? new Date());
-  return list.map((message, place) => turn(message, at, list.length > 1 ? `message ${place}` : "the message"));
+  return list.map((message, place) =>
+    turn(message, at, list.length > 1 ? `message ${place}` : "the message"),
+  );
 }
 
 function turn(message: unknown, at: string, what: string): WireTurn {
@@ -156,11 +160,14 @@ export function metadata(value: Metadata | undefined): Metadata | undefined {
   if (typeof value !== "object" || Array.isArray(value)) throw invalid("metadata must be an object");
   let json: string;
   try {
-    json = JSON.stringify(value, (_, field: unknown) => (typeof field === "string" ? wellFormed(field) : field));
+    json = JSON.stringify(value, (_, field: unknown) =>
+      typeof field === "string" ? wellFormed(field) : field,
+    );
   } catch (error) {
     throw invalid(`metadata must be JSON: ${error instanceof Error ? error.message : String(error)}`);
   }
-  if (json.length > MAX_TEXT) throw invalid(`metadata has ${json.length} characters; the limit is ${MAX_TEXT}`);
+  if (json.length > MAX_TEXT)
+    throw invalid(`metadata has ${json.length} characters; the limit is ${MAX_TEXT}`);
   return JSON.parse(json) as Metadata;
 }
 
@@ -200,17 +207,9 @@ export function memoryId(value: unknown): string {
 }
 
 /** The facts of the bare manager. */
-export function facts(list: readonly BareFact[]): { fact: string; timestamp: string; speaker: string }[] {
-  if (!Array.isArray(list)) throw invalid("facts must be an array");
-  const now = new Date();
-  return list.map((item: BareFact) => {
-    const full = typeof item === "string" ? { fact: item } : item;
-    return {
-      fact: text(full.fact, "a fact"),
-      timestamp: timestamp(full.timestamp ?? now),
-      speaker: full.speaker === undefined ? "user" : text(full.speaker, "a speaker"),
-    };
-  });
+export function facts(list: readonly string[]): string[] {
+  if (!Array.isArray(list)) throw invalid("facts must be an array of strings");
+  return list.map((fact) => text(fact, "a fact"));
 }
 
 /** The memories of the bare agents. */

@@ -1,6 +1,6 @@
 import type { Backend, CallOptions, Method } from "./backend.js";
 import * as convert from "./convert.js";
-import { connect } from "./create.js";
+import { connect, isPersisted } from "./create.js";
 import { abortError, invalid, MemoryR1Error } from "./errors.js";
 import type {
   AddOptions,
@@ -9,7 +9,8 @@ import type {
   Answer,
   AnswerChunk,
   AnswerOptions,
-  BareFact,
+  BareAnswer,
+  BareDecision,
   BareMemory,
   Cancellable,
   ChangeList,
@@ -30,14 +31,18 @@ import type {
 
 /** The Memory Manager alone: it decides, and keeps nothing. */
 export interface Manager {
-  /** One operation for each fact, in order, on memories that exist nowhere but in this call. */
-  decide(facts: readonly BareFact[], memories: readonly BareMemory[], options?: Cancellable): Promise<AddResult>;
+  /** One operation for each fact, each compared with the memories as they are given. */
+  decide(
+    facts: readonly string[],
+    memories: readonly BareMemory[],
+    options?: Cancellable,
+  ): Promise<{ results: BareDecision[] }>;
 }
 
 /** The Answer Agent alone. */
 export interface AnswerAgent {
-  /** Answers from these memories, in order of relevance, best first. */
-  answer(question: string, memories: readonly BareMemory[], options?: Cancellable): Promise<Answer>;
+  /** Answers from these memories: those that are related to the question are shown to it. */
+  answer(question: string, memories: readonly BareMemory[], options?: Cancellable): Promise<BareAnswer>;
 }
 
 /**
@@ -56,10 +61,12 @@ export class MemoryR1 {
   /** The Answer Agent, bare. */
   readonly answerAgent: AnswerAgent;
   readonly #backend: Backend;
+  readonly #storeKind: Info["store"]["kind"];
   #closed = false;
 
-  private constructor(backend: Backend) {
+  private constructor(backend: Backend, storeKind: Info["store"]["kind"]) {
     this.#backend = backend;
+    this.#storeKind = storeKind;
     this.manager = {
       decide: (facts, memories, options = {}) =>
         this.#call(
@@ -69,18 +76,21 @@ export class MemoryR1 {
         ),
     };
     this.answerAgent = {
-      answer: (question, memories, options = {}) =>
-        this.#call(
-          "answerFrom",
-          () => ({ question: convert.text(question, "the question"), memories: convert.memories(memories) }),
-          options,
-        ),
+      answer: async (question, memories, options = {}) => {
+        const wire = () => ({
+          question: convert.text(question, "the question"),
+          memories: convert.memories(memories),
+        });
+        const found = await this.#call<{ answer: string; used: number[] }>("answerFrom", wire, options);
+        return { answer: found.answer, memories: found.used.flatMap((place) => memories[place] ?? []) };
+      },
     };
   }
 
   /** Loads the model and opens the store. Fetches only what it was told to. */
   static async create(options: CreateOptions = {}): Promise<MemoryR1> {
-    return new MemoryR1(await connect(options));
+    const { backend, storeKind } = await connect(options);
+    return new MemoryR1(backend, storeKind);
   }
 
   /** Decides what to remember of what was said, and remembers it, all or nothing. */
@@ -110,7 +120,10 @@ export class MemoryR1 {
   }
 
   /** The same, piece by piece; the last chunk is `{ type: "done", answer, memories, candidates }`. */
-  async *answerStream(question: string, options: AnswerOptions): AsyncGenerator<AnswerChunk, void, undefined> {
+  async *answerStream(
+    question: string,
+    options: AnswerOptions,
+  ): AsyncGenerator<AnswerChunk, void, undefined> {
     const stop = new AbortController();
     const forward = () => stop.abort(abortError(options?.signal));
     if (options?.signal?.aborted) forward();
@@ -175,12 +188,12 @@ export class MemoryR1 {
     );
   }
 
-  /** One memory, or null. */
-  get(id: string): Promise<Memory | null> {
+  /** One memory; `NOT_FOUND` where there is none of this id. */
+  get(id: string): Promise<Memory> {
     return this.#call("get", () => ({ id: convert.memoryId(id) }));
   }
 
-  /** All memories of every scope that agrees with the ids given, newest first. */
+  /** All memories of every scope that agrees with the ids given, in the order of their creation. */
   getAll(options: GetAllOptions): Promise<MemoryList> {
     return this.#call(
       "getAll",
@@ -214,8 +227,11 @@ export class MemoryR1 {
     return this.#call("reset", () => ({}));
   }
 
-  /** Takes back the latest `add`, `update` or `delete` of exactly this scope. */
-  undo(scope: ScopeInput): Promise<ChangeList> {
+  /**
+   * Takes back the latest change of exactly this scope; its events, none where nothing is left
+   * to take back. What was erased does not come back.
+   */
+  undo(scope: ScopeInput): Promise<{ results: HistoryEntry[] }> {
     return this.#call("undo", () => ({ scope: convert.scope(scope) }));
   }
 
@@ -226,10 +242,17 @@ export class MemoryR1 {
 
   /** What changed between two points of the journal of exactly this scope. */
   diff(scope: ScopeInput, a: When, b: When): Promise<ChangeList> {
-    return this.#call("diff", () => ({ scope: convert.scope(scope), a: convert.when(a), b: convert.when(b) }));
+    return this.#call("diff", () => ({
+      scope: convert.scope(scope),
+      a: convert.when(a),
+      b: convert.when(b),
+    }));
   }
 
-  /** The journals of every scope that agrees (all of them without `scope`), as JSON lines. */
+  /**
+   * The journals of every scope that agrees (all of them without `scope`), as JSON lines;
+   * `NOT_FOUND` where there is none.
+   */
   export(scope?: ScopeInput): Promise<string> {
     return this.#call("export", () => ({ scope: convert.optionalScope(scope) }));
   }
@@ -242,8 +265,14 @@ export class MemoryR1 {
 
   /** What runs, where and why. */
   async info(): Promise<Info> {
-    const own = await this.#call<Omit<Info, "worker" | "restarts">>("info", () => ({}));
-    return { ...own, ...this.#backend.facts() };
+    const own = await this.#call<Omit<Info, "worker" | "restarts" | "store"> & { name: string }>(
+      "info",
+      () => ({}),
+    );
+    const { name, ...rest } = own;
+    const kind = this.#storeKind;
+    const persisted = kind === "indexeddb" ? await isPersisted() : null;
+    return { ...rest, store: { kind, name, persisted }, ...this.#backend.facts() };
   }
 
   /** Gives back the worker, the model's memory and the store. What runs is cancelled. */
@@ -274,7 +303,8 @@ export class MemoryR1 {
   ): Promise<T> {
     if (this.#closed) throw new MemoryR1Error("INVALID_ARGUMENT", "this memory is closed; create another");
     const signal = options?.signal;
-    if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalid("signal must be an AbortSignal");
+    if (signal !== undefined && !(signal instanceof AbortSignal))
+      throw invalid("signal must be an AbortSignal");
     const plain = args();
     if (signal?.aborted) throw abortError(signal);
     return (await this.#backend.call(method, plain, { signal, onEvent })) as T;
@@ -293,4 +323,3 @@ async function blobText(data: unknown): Promise<string> {
   if (data instanceof Blob) return data.text();
   throw invalid("import takes the text of an export, or a Blob with it");
 }
-

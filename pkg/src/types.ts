@@ -90,7 +90,7 @@ export interface Receipt {
 
 /** One operation that was decided. */
 export interface Decision {
-  /** The memory that it touches; null where nothing changes. */
+  /** The memory that it touches; of a fact that is known, the one that says it; else null. */
   id: string | null;
   event: EventName;
   /** The text after (for DELETE the text that went; for NONE the fact). */
@@ -110,10 +110,14 @@ export interface AddResult {
   results: Decision[];
 }
 
-/** What `add` reports while it works. A decision is kept only when the whole `add` resolves. */
+/**
+ * What `add` reports while it works. A decision is kept only when the whole `add` resolves.
+ * `restarted`: another tab was faster, and the decisions so far are made again.
+ */
 export type AddProgress =
   | { type: "facts"; facts: string[] }
-  | { type: "decision"; index: number; total: number; decision: Decision };
+  | { type: "decision"; index: number; total: number; decision: Decision }
+  | { type: "restarted" };
 
 /** Options of calls that can be cancelled. */
 export interface Cancellable {
@@ -240,8 +244,27 @@ export interface BareMemory {
   speaker?: string | undefined;
 }
 
-/** A fact as the bare manager takes it. */
-export type BareFact = string | { fact: string; timestamp?: Timestamp | undefined; speaker?: string | undefined };
+/** What the bare manager decided for a fact. */
+export interface BareDecision {
+  /** The memory that it would touch; null where it would add or change nothing. */
+  id: string | null;
+  event: EventName;
+  /** The text after; of DELETE the text that would go, of NONE the fact. */
+  memory: string;
+  previousMemory?: string;
+  fact: string;
+  probability: number;
+  idProbability?: number;
+  /** True where the fact equals a memory, so that no model was asked. */
+  known: boolean;
+}
+
+/** An answer of the bare answer agent. */
+export interface BareAnswer {
+  answer: string;
+  /** The memories that it used, as they were given. */
+  memories: BareMemory[];
+}
 
 /** Progress of loading, and of nothing else. */
 export interface LoadProgress {
