@@ -1,10 +1,19 @@
 //! Text from a model: tokenizer, chat template, constraint, sampler, generator.
 
+mod chat_template;
+mod constraint;
 mod grammar;
 mod language_model;
+mod tokenizer;
 
+pub use chat_template::ChatTemplate;
+pub use constraint::{
+    Answer, Bitset, Constraint, Decision, Step, TargetToken, TokenTrie, encode_target, facts_json,
+    parse_answer, parse_decision, parse_facts,
+};
 pub use grammar::{Grammar, MAX_ANSWER_TOKENS, MAX_TEXT_TOKENS};
 pub use language_model::{
     Cancel, ChatMessage, FinishReason, Generation, LanguageModel, ModelInfo, Part, PromptFamily, Request,
     Sampling,
 };
+pub use tokenizer::{DecodeStream, Segment, Tokenizer};
