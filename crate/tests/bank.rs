@@ -109,7 +109,9 @@ fn play(steps: &[Step], mut check: impl FnMut(&Step, &Journal, &Journal)) -> Jou
         match step {
             Step::Batch(ops) => {
                 let mut draft = journal.draft(at(minute));
-                ops.iter().for_each(|op| apply(&mut draft, op, minute));
+                for op in ops {
+                    apply(&mut draft, op, minute);
+                }
                 journal.append(draft.finish()).unwrap();
             }
             Step::Undo => {

@@ -17,7 +17,6 @@ mod turn;
 
 pub use draft::{Change, Draft};
 pub use event::{Cause, EVENT_VERSION, Event, EventOp, Receipt};
-#[allow(unused_imports)]
 pub(crate) use journal::conflict;
 pub use journal::{Journal, journal_id, seeded_journal_id};
 pub use memory::{Memory, MemoryId};
