@@ -3,11 +3,11 @@
 import init, { Engine, on_panic } from "../wasm/memory_r1.js";
 import type { Method } from "./backend.js";
 import { loadBundle } from "./bundle.js";
-import { publicScope, type WireScope } from "./convert.js";
+import { publicScope, scope as readScope, type WireScope } from "./convert.js";
 import { abortError, MemoryR1Error, toWire } from "./errors.js";
 import { makeYield, probeAdapter, readLocalFile } from "./platform.js";
 import type { EngineOptions, StoreMethod } from "./protocol.js";
-import type { LoadProgress } from "./types.js";
+import type { LoadProgress, Scope } from "./types.js";
 
 /** What a host calls back. */
 export interface HostHooks {
@@ -93,7 +93,8 @@ function engineStore(call: NonNullable<HostHooks["store"]>) {
     const owner = scope === null ? [] : [publicScope(scope)];
     const withEvents = method === "append" || method === "rewrite";
     try {
-      return await call(method, withEvents ? [...owner, expected, events] : owner);
+      const value = await call(method, withEvents ? [...owner, expected, events] : owner);
+      return method === "scopes" ? (value as Scope[]).map((one) => readScope(one)) : value;
     } catch (error) {
       // The engine understands plain data only. A store's own failure is not a defect of ours.
       const wire = toWire(error);

@@ -1,1 +1,119 @@
-//! (described by the guide in lib.rs)
+//! The operations that a transformer spends its time in, as a trait over burn's backends.
+//!
+//! Every method has a default made of burn's operators, so that any backend works; a backend
+//! overrides what it can do better. `Autodiff<B>` tracks the operators of the defaults.
+
+use burn::tensor::activation::{silu, softmax};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+
+/// A backend with the operations of a decoder.
+pub trait Kernels: Backend {
+    /// `x W + b`.
+    ///
+    /// # Shapes
+    /// - x: `[rows, in]`, weight: `[in, out]`, bias: `[out]`
+    /// - output: `[rows, out]`
+    fn project(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        bias: Option<Tensor<Self, 1>>,
+    ) -> Tensor<Self, 2> {
+        let product = x.matmul(weight);
+        match bias {
+            Some(bias) => product + bias.unsqueeze(),
+            None => product,
+        }
+    }
+
+    /// `x / sqrt(mean(x²) + ε) · weight`, the mean over a row.
+    ///
+    /// # Shapes
+    /// - x and output: `[rows, hidden]`, weight: `[hidden]`
+    fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
+        let scale = x.clone().powf_scalar(2.0).mean_dim(1).add_scalar(epsilon).sqrt().recip();
+        x * scale * weight.unsqueeze()
+    }
+
+    /// The gate of SwiGLU: `silu(gate) · up`.
+    fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        silu(gate) * up
+    }
+
+    /// Rotary position embedding as Hugging Face lays it out: the first half of a head is
+    /// rotated against the second.
+    ///
+    /// # Shapes
+    /// - x and output: `[batch, heads, sequence, head_dim]`
+    /// - cos, sin: `[sequence, head_dim / 2]`
+    fn rotary(x: Tensor<Self, 4>, cos: Tensor<Self, 2>, sin: Tensor<Self, 2>) -> Tensor<Self, 4> {
+        let half = x.dims()[3] / 2;
+        let (first, second) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
+        let (cos, sin) = (cos.unsqueeze::<4>(), sin.unsqueeze::<4>());
+        Tensor::cat(
+            vec![first.clone() * cos.clone() - second.clone() * sin.clone(), second * cos + first * sin],
+            3,
+        )
+    }
+
+    /// What [`Kernels::causal_attention`] adds to its scores so that query `i` sees the keys up to
+    /// `start + i`: 0 or minus infinity, `[queries, keys]`. `None` where the backend's attention
+    /// masks by itself or there is nothing to hide. Built once for all layers.
+    fn causal_bias(
+        start: usize,
+        queries: usize,
+        keys: usize,
+        device: &Self::Device,
+    ) -> Option<Tensor<Self, 2>> {
+        if start + 1 >= keys {
+            return None;
+        }
+        let hidden = |query: usize, key: usize| if key > start + query { f32::NEG_INFINITY } else { 0.0 };
+        let values: Vec<f32> =
+            (0..queries).flat_map(|query| (0..keys).map(move |key| hidden(query, key))).collect();
+        Some(Tensor::from_data(TensorData::new(values, [queries, keys]), device))
+    }
+
+    /// Causal attention with grouped heads: `softmax(q kᵀ / sqrt(head_dim) + bias) v`, where
+    /// query `i` stands at place `start + i` of the keys and sees none behind it.
+    ///
+    /// # Shapes
+    /// - q and output: `[batch, heads, queries, head_dim]`
+    /// - k, v: `[batch, kv_heads, keys, head_dim]`; heads is a multiple of kv_heads
+    /// - bias: what [`Kernels::causal_bias`] gave for these sizes
+    fn causal_attention(
+        q: Tensor<Self, 4>,
+        k: Tensor<Self, 4>,
+        v: Tensor<Self, 4>,
+        start: usize,
+        bias: Option<Tensor<Self, 2>>,
+    ) -> Tensor<Self, 4> {
+        let _ = start;
+        let [batch, heads, queries, head_dim] = q.dims();
+        let [_, kv_heads, keys, _] = k.dims();
+        let group = heads / kv_heads;
+        let q = q.mul_scalar(1.0 / (head_dim as f64).sqrt());
+        // The heads of a group stand behind each other as rows, so that the keys are not copied.
+        let q = q.reshape([batch, kv_heads, group * queries, head_dim]);
+        let mut scores = q.matmul(k.swap_dims(2, 3));
+        if let Some(bias) = bias {
+            let grouped = scores.reshape([batch * kv_heads, group, queries, keys]) + bias.unsqueeze::<4>();
+            scores = grouped.reshape([batch, kv_heads, group * queries, keys]);
+        }
+        softmax(scores, 3).matmul(v).reshape([batch, heads, queries, head_dim])
+    }
+}
+
+impl Kernels for burn::backend::Flex {}
+
+#[cfg(not(target_arch = "wasm32"))]
+impl<B: Kernels, C: burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy> Kernels
+    for burn::backend::Autodiff<B, C>
+{
+}
+
+#[cfg(any(target_arch = "wasm32", feature = "webgpu", feature = "vulkan"))]
+impl Kernels for burn::backend::wgpu::Wgpu {}
+
+#[cfg(feature = "cuda")]
+impl Kernels for burn::backend::Cuda {}

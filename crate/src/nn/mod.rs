@@ -1,1 +1,7 @@
-//! (described by the guide in lib.rs)
+//! The decoder language model.
+
+mod config;
+mod decoder;
+
+pub use config::DecoderConfig;
+pub use decoder::{Decoder, DecoderLayer, ParameterKind, ParameterSpec, Rotary};

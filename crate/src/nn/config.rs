@@ -1,0 +1,199 @@
+//! `config.json`, field by field.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Error, ErrorCode, Result};
+
+/// The architecture that this crate runs, as `config.json` names it.
+pub(crate) const ARCHITECTURE: &str = "Qwen2ForCausalLM";
+
+/// The sizes and constants of a Qwen2 decoder, under Hugging Face's names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DecoderConfig {
+    /// How many tokens there are.
+    pub vocab_size: usize,
+    /// The width of the residual stream.
+    pub hidden_size: usize,
+    /// The width between the projections of the feed-forward part.
+    pub intermediate_size: usize,
+    /// How many layers.
+    pub num_hidden_layers: usize,
+    /// How many query heads.
+    pub num_attention_heads: usize,
+    /// How many key and value heads; divides the query heads.
+    pub num_key_value_heads: usize,
+    /// The width of a head.
+    pub head_dim: usize,
+    /// The longest sequence.
+    pub max_position_embeddings: usize,
+    /// ε of the RMS norms.
+    pub rms_norm_eps: f64,
+    /// The base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Whether the head is the embedding.
+    pub tie_word_embeddings: bool,
+    /// The standard deviation of fresh weights.
+    pub initializer_range: f64,
+    /// The token that begins a text, if any.
+    pub bos_token_id: Option<u32>,
+    /// The tokens that end one.
+    pub eos_token_id: Vec<u32>,
+    /// The token that fills up a batch, if any.
+    pub pad_token_id: Option<u32>,
+}
+
+impl DecoderConfig {
+    /// nano's sizes: 2.9 million parameters.
+    pub fn nano() -> Self {
+        Self {
+            vocab_size: 2048,
+            hidden_size: 256,
+            intermediate_size: 512,
+            num_hidden_layers: 4,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            head_dim: 64,
+            max_position_embeddings: 1024,
+            rms_norm_eps: 1e-6,
+            rope_theta: 10_000.0,
+            tie_word_embeddings: true,
+            initializer_range: 0.02,
+            bos_token_id: None,
+            eos_token_id: vec![1],
+            pad_token_id: Some(0),
+        }
+    }
+
+    /// Reads a `config.json`.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let value: Value = serde_json::from_str(text).map_err(|error| {
+            Error::new(ErrorCode::ModelIntegrity, "config.json is not JSON").with_source(error)
+        })?;
+        let unsupported = |message: String| Err(Error::new(ErrorCode::ModelUnsupported, message));
+        let architecture = value["architectures"][0].as_str().unwrap_or_default();
+        if architecture != ARCHITECTURE {
+            return unsupported(format!(
+                "the architecture {architecture:?} is not supported; supported: {ARCHITECTURE}"
+            ));
+        }
+        let activation = value["hidden_act"].as_str().unwrap_or("silu");
+        if activation != "silu" {
+            return unsupported(format!("the activation {activation:?} is not supported; supported: silu"));
+        }
+        // transformers 5 writes `rope_parameters`, older versions `rope_theta` and `rope_scaling`.
+        let rope =
+            [&value["rope_parameters"], &value["rope_scaling"]].into_iter().find(|rope| rope.is_object());
+        let kind = rope.and_then(|rope| rope["rope_type"].as_str().or(rope["type"].as_str()));
+        if let Some(kind) = kind.filter(|kind| *kind != "default") {
+            return unsupported(format!("rotary scaling {kind:?} is not supported; supported: default"));
+        }
+        if value["use_sliding_window"] == Value::Bool(true) {
+            return unsupported("sliding-window attention is not supported".to_owned());
+        }
+        let count = |name: &str| {
+            value[name].as_u64().filter(|count| *count > 0).map(|count| count as usize).ok_or_else(|| {
+                Error::new(ErrorCode::ModelIntegrity, format!("config.json has no positive {name}"))
+            })
+        };
+        let token = |value: &Value| value.as_u64().map(|id| id as u32);
+        let hidden_size = count("hidden_size")?;
+        let num_attention_heads = count("num_attention_heads")?;
+        let optional = |name: &str, default: usize| {
+            if value[name].is_null() { Ok(default) } else { count(name) }
+        };
+        let config = Self {
+            vocab_size: count("vocab_size")?,
+            hidden_size,
+            intermediate_size: count("intermediate_size")?,
+            num_hidden_layers: count("num_hidden_layers")?,
+            num_attention_heads,
+            num_key_value_heads: optional("num_key_value_heads", num_attention_heads)?,
+            head_dim: optional("head_dim", hidden_size / num_attention_heads)?,
+            max_position_embeddings: count("max_position_embeddings")?,
+            rms_norm_eps: value["rms_norm_eps"].as_f64().unwrap_or(1e-6),
+            rope_theta: value["rope_theta"]
+                .as_f64()
+                .or_else(|| rope.and_then(|rope| rope["rope_theta"].as_f64()))
+                .unwrap_or(10_000.0),
+            tie_word_embeddings: value["tie_word_embeddings"].as_bool().unwrap_or(false),
+            initializer_range: value["initializer_range"].as_f64().unwrap_or(0.02),
+            bos_token_id: token(&value["bos_token_id"]),
+            eos_token_id: match &value["eos_token_id"] {
+                Value::Array(ids) => ids.iter().filter_map(token).collect(),
+                id => token(id).into_iter().collect(),
+            },
+            pad_token_id: token(&value["pad_token_id"]),
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Whether the sizes fit each other.
+    pub fn validate(&self) -> Result<()> {
+        if self.num_key_value_heads == 0 || !self.num_attention_heads.is_multiple_of(self.num_key_value_heads)
+        {
+            return Err(Error::new(
+                ErrorCode::ModelIntegrity,
+                format!(
+                    "{} query heads cannot share {} key-value heads evenly",
+                    self.num_attention_heads, self.num_key_value_heads
+                ),
+            ));
+        }
+        if self.head_dim == 0 || !self.head_dim.is_multiple_of(2) {
+            return Err(Error::new(
+                ErrorCode::ModelIntegrity,
+                format!("a head of width {} cannot be rotated", self.head_dim),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The `config.json` that transformers loads.
+    pub fn to_json(&self) -> String {
+        let mut value = serde_json::to_value(self).unwrap_or_default();
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("architectures".into(), vec![ARCHITECTURE].into());
+            fields.insert("model_type".into(), "qwen2".into());
+            fields.insert("hidden_act".into(), "silu".into());
+            fields.insert("attention_dropout".into(), 0.0.into());
+            fields.insert("use_sliding_window".into(), false.into());
+            fields.insert("torch_dtype".into(), "float32".into());
+            if let [id] = self.eos_token_id[..] {
+                fields.insert("eos_token_id".into(), id.into());
+            }
+        }
+        format!("{value:#}\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_survives_the_way_through_json() {
+        let config = DecoderConfig { eos_token_id: vec![1, 4], ..DecoderConfig::nano() };
+        assert_eq!(DecoderConfig::from_json(&config.to_json()).unwrap(), config);
+        let config = DecoderConfig::nano();
+        assert_eq!(DecoderConfig::from_json(&config.to_json()).unwrap(), config);
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_by_name() {
+        let refused = |from: &str, to: &str| {
+            let error =
+                DecoderConfig::from_json(&DecoderConfig::nano().to_json().replace(from, to)).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::ModelUnsupported);
+            error.message().to_owned()
+        };
+        let message = refused("Qwen2ForCausalLM", "GPT2LMHeadModel");
+        assert_eq!(
+            message,
+            "the architecture \"GPT2LMHeadModel\" is not supported; supported: Qwen2ForCausalLM"
+        );
+        assert!(refused("\"silu\"", "\"gelu\"").contains("gelu"));
+        assert!(refused("\"use_sliding_window\": false", "\"use_sliding_window\": true").contains("sliding"));
+    }
+}

@@ -1,0 +1,441 @@
+//! Qwen2's decoder: RMS norm, rotary embedding, grouped-query attention, SwiGLU.
+
+use burn::module::{Module, Param, ParamId};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, TensorData};
+
+use super::DecoderConfig;
+use crate::error::Result;
+use crate::kernels::Kernels;
+use crate::random::{Random, keyed};
+
+/// A decoder language model.
+#[derive(Module, Debug)]
+pub struct Decoder<B: Backend> {
+    /// `[vocab_size, hidden_size]`
+    pub embed_tokens: Param<Tensor<B, 2>>,
+    /// The layers, first to last.
+    pub layers: Vec<DecoderLayer<B>>,
+    /// The last norm's weight, `[hidden_size]`
+    pub norm: Param<Tensor<B, 1>>,
+    /// `[vocab_size, hidden_size]`; none where the embedding is the head.
+    pub lm_head: Option<Param<Tensor<B, 2>>>,
+    #[module(skip)]
+    config: DecoderConfig,
+}
+
+/// One layer. A projection's weight is `[in, out]`, Hugging Face's transposed.
+#[derive(Module, Debug)]
+pub struct DecoderLayer<B: Backend> {
+    /// The norm before attention, `[hidden_size]`
+    pub input_layernorm: Param<Tensor<B, 1>>,
+    /// `[hidden_size, heads · head_dim]`
+    pub q_proj: Param<Tensor<B, 2>>,
+    /// `[heads · head_dim]`
+    pub q_bias: Param<Tensor<B, 1>>,
+    /// `[hidden_size, kv_heads · head_dim]`
+    pub k_proj: Param<Tensor<B, 2>>,
+    /// `[kv_heads · head_dim]`
+    pub k_bias: Param<Tensor<B, 1>>,
+    /// `[hidden_size, kv_heads · head_dim]`
+    pub v_proj: Param<Tensor<B, 2>>,
+    /// `[kv_heads · head_dim]`
+    pub v_bias: Param<Tensor<B, 1>>,
+    /// `[heads · head_dim, hidden_size]`
+    pub o_proj: Param<Tensor<B, 2>>,
+    /// The norm before the feed-forward part, `[hidden_size]`
+    pub post_attention_layernorm: Param<Tensor<B, 1>>,
+    /// `[hidden_size, intermediate_size]`
+    pub gate_proj: Param<Tensor<B, 2>>,
+    /// `[hidden_size, intermediate_size]`
+    pub up_proj: Param<Tensor<B, 2>>,
+    /// `[intermediate_size, hidden_size]`
+    pub down_proj: Param<Tensor<B, 2>>,
+}
+
+/// What a parameter is, which says how it starts and how it lies in a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParameterKind {
+    /// A table that lies as it is used.
+    Embedding,
+    /// A projection, `[out, in]` in a checkpoint.
+    Projection,
+    /// A projection back into the residual stream.
+    ResidualProjection,
+    /// An added vector.
+    Bias,
+    /// A norm's factors.
+    Norm,
+}
+
+/// One parameter under Hugging Face's name and shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParameterSpec {
+    /// Such as `model.layers.0.self_attn.q_proj.weight`.
+    pub name: String,
+    /// As in a checkpoint.
+    pub shape: Vec<usize>,
+    /// What it is.
+    pub kind: ParameterKind,
+}
+
+impl ParameterSpec {
+    fn new(name: impl Into<String>, shape: &[usize], kind: ParameterKind) -> Self {
+        Self { name: name.into(), shape: shape.to_vec(), kind }
+    }
+
+    /// The same in every process, so that an optimizer's state finds its parameter again.
+    fn id(&self) -> ParamId {
+        let letters: Vec<u64> = self.name.bytes().map(u64::from).collect();
+        ParamId::from(keyed(0, &letters))
+    }
+
+    fn is_transposed(&self) -> bool {
+        matches!(self.kind, ParameterKind::Projection | ParameterKind::ResidualProjection)
+    }
+}
+
+/// Cosines and sines of the positions of one forward pass, `[sequence, head_dim / 2]` each.
+#[derive(Clone, Debug)]
+pub struct Rotary<B: Backend> {
+    cos: Tensor<B, 2>,
+    sin: Tensor<B, 2>,
+}
+
+impl<B: Backend> Rotary<B> {
+    /// The positions `start..start + length`.
+    pub fn new(config: &DecoderConfig, start: usize, length: usize, device: &B::Device) -> Self {
+        let half = config.head_dim / 2;
+        let frequency =
+            |i: usize| 1.0 / (config.rope_theta as f32).powf((2 * i) as f32 / config.head_dim as f32);
+        let frequencies: Vec<f32> = (0..half).map(frequency).collect();
+        let angles: Vec<f32> = (start..start + length)
+            .flat_map(|position| frequencies.iter().map(move |frequency| position as f32 * frequency))
+            .collect();
+        let tensor = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [length, half]), device);
+        Self {
+            cos: tensor(angles.iter().map(|angle| angle.cos()).collect()),
+            sin: tensor(angles.iter().map(|angle| angle.sin()).collect()),
+        }
+    }
+}
+
+impl DecoderConfig {
+    /// Every parameter, in the order in which a decoder is built.
+    pub fn parameters(&self) -> Vec<ParameterSpec> {
+        use ParameterKind::{Bias, Embedding, Norm, Projection, ResidualProjection};
+        let hidden = self.hidden_size;
+        let (heads, kv) =
+            (self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim);
+        let intermediate = self.intermediate_size;
+        let mut all =
+            vec![ParameterSpec::new("model.embed_tokens.weight", &[self.vocab_size, hidden], Embedding)];
+        for layer in 0..self.num_hidden_layers {
+            let mut add = |name: &str, shape: &[usize], kind| {
+                all.push(ParameterSpec::new(format!("model.layers.{layer}.{name}"), shape, kind));
+            };
+            add("input_layernorm.weight", &[hidden], Norm);
+            add("self_attn.q_proj.weight", &[heads, hidden], Projection);
+            add("self_attn.q_proj.bias", &[heads], Bias);
+            add("self_attn.k_proj.weight", &[kv, hidden], Projection);
+            add("self_attn.k_proj.bias", &[kv], Bias);
+            add("self_attn.v_proj.weight", &[kv, hidden], Projection);
+            add("self_attn.v_proj.bias", &[kv], Bias);
+            add("self_attn.o_proj.weight", &[hidden, heads], ResidualProjection);
+            add("post_attention_layernorm.weight", &[hidden], Norm);
+            add("mlp.gate_proj.weight", &[intermediate, hidden], Projection);
+            add("mlp.up_proj.weight", &[intermediate, hidden], Projection);
+            add("mlp.down_proj.weight", &[hidden, intermediate], ResidualProjection);
+        }
+        all.push(ParameterSpec::new("model.norm.weight", &[hidden], Norm));
+        if !self.tie_word_embeddings {
+            all.push(ParameterSpec::new("lm_head.weight", &[self.vocab_size, hidden], Embedding));
+        }
+        all
+    }
+
+    /// A decoder with fresh weights: normal with `initializer_range`, projections into the
+    /// residual stream divided by `sqrt(2 · layers)`, biases 0, norms 1.
+    pub fn init<B: Backend>(&self, seed: u64, device: &B::Device) -> Decoder<B> {
+        let residual = 1.0 / (2.0 * self.num_hidden_layers as f64).sqrt();
+        let mut place = 0;
+        let fresh = |spec: &ParameterSpec| {
+            place += 1;
+            let size = spec.shape.iter().product();
+            let deviation = match spec.kind {
+                ParameterKind::Bias => return Ok(vec![0.0; size]),
+                ParameterKind::Norm => return Ok(vec![1.0; size]),
+                ParameterKind::Embedding | ParameterKind::Projection => self.initializer_range,
+                ParameterKind::ResidualProjection => self.initializer_range * residual,
+            };
+            let mut random = Random::new(seed, &[place]);
+            Ok((0..size).map(|_| (random.normal() * deviation) as f32).collect())
+        };
+        match Decoder::from_parameters(self, device, fresh) {
+            Ok(decoder) => decoder,
+            Err(error) => unreachable!("fresh weights cannot be missing: {error}"),
+        }
+    }
+}
+
+impl<B: Backend> Decoder<B> {
+    /// Builds a decoder out of values in Hugging Face's layout; `values` is asked once for each
+    /// of [`DecoderConfig::parameters`], in order.
+    pub fn from_parameters(
+        config: &DecoderConfig,
+        device: &B::Device,
+        mut values: impl FnMut(&ParameterSpec) -> Result<Vec<f32>>,
+    ) -> Result<Self> {
+        config.validate()?;
+        let mut specs = config.parameters().into_iter();
+        let mut next = || {
+            let spec = specs.next().unwrap_or_else(|| unreachable!("a decoder has these parameters"));
+            values(&spec).map(|values| (spec, values))
+        };
+        let embed_tokens = matrix(next()?, device);
+        let mut layers = Vec::with_capacity(config.num_hidden_layers);
+        for _ in 0..config.num_hidden_layers {
+            layers.push(DecoderLayer {
+                input_layernorm: vector(next()?, device),
+                q_proj: matrix(next()?, device),
+                q_bias: vector(next()?, device),
+                k_proj: matrix(next()?, device),
+                k_bias: vector(next()?, device),
+                v_proj: matrix(next()?, device),
+                v_bias: vector(next()?, device),
+                o_proj: matrix(next()?, device),
+                post_attention_layernorm: vector(next()?, device),
+                gate_proj: matrix(next()?, device),
+                up_proj: matrix(next()?, device),
+                down_proj: matrix(next()?, device),
+            });
+        }
+        let norm = vector(next()?, device);
+        let lm_head = if config.tie_word_embeddings { None } else { Some(matrix(next()?, device)) };
+        Ok(Self { embed_tokens, layers, norm, lm_head, config: config.clone() })
+    }
+
+    /// The parameters with their values in Hugging Face's layout, in order.
+    pub async fn to_parameters(&self) -> Result<Vec<(ParameterSpec, Vec<f32>)>> {
+        let mut tensors = vec![Either::Matrix(&self.embed_tokens)];
+        for layer in &self.layers {
+            tensors.extend([
+                Either::Vector(&layer.input_layernorm),
+                Either::Matrix(&layer.q_proj),
+                Either::Vector(&layer.q_bias),
+                Either::Matrix(&layer.k_proj),
+                Either::Vector(&layer.k_bias),
+                Either::Matrix(&layer.v_proj),
+                Either::Vector(&layer.v_bias),
+                Either::Matrix(&layer.o_proj),
+                Either::Vector(&layer.post_attention_layernorm),
+                Either::Matrix(&layer.gate_proj),
+                Either::Matrix(&layer.up_proj),
+                Either::Matrix(&layer.down_proj),
+            ]);
+        }
+        tensors.push(Either::Vector(&self.norm));
+        tensors.extend(self.lm_head.as_ref().map(Either::Matrix));
+        let mut parameters = Vec::with_capacity(tensors.len());
+        for (spec, tensor) in self.config.parameters().into_iter().zip(tensors) {
+            let data = match tensor {
+                Either::Matrix(param) => {
+                    let tensor = param.val();
+                    if spec.is_transposed() { tensor.transpose() } else { tensor }.into_data_async().await
+                }
+                Either::Vector(param) => param.val().into_data_async().await,
+            };
+            let values = data
+                .map_err(|error| {
+                    crate::error::Error::internal(format!("cannot read weights back: {error:?}"))
+                })?
+                .convert::<f32>()
+                .into_vec()
+                .map_err(|error| crate::error::Error::internal(format!("{error:?}")))?;
+            parameters.push((spec, values));
+        }
+        Ok(parameters)
+    }
+
+    /// The sizes.
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> B::Device {
+        self.norm.val().device()
+    }
+}
+
+enum Either<'a, B: Backend> {
+    Matrix(&'a Param<Tensor<B, 2>>),
+    Vector(&'a Param<Tensor<B, 1>>),
+}
+
+fn matrix<B: Backend>((spec, values): (ParameterSpec, Vec<f32>), device: &B::Device) -> Param<Tensor<B, 2>> {
+    let [rows, columns] = [spec.shape[0], spec.shape[1]];
+    let data = if spec.is_transposed() {
+        let transposed: Vec<f32> = (0..columns)
+            .flat_map(|c| (0..rows).map(move |r| (r, c)))
+            .map(|(r, c)| values[r * columns + c])
+            .collect();
+        TensorData::new(transposed, [columns, rows])
+    } else {
+        TensorData::new(values, [rows, columns])
+    };
+    Param::initialized(spec.id(), Tensor::from_data(data, device).require_grad())
+}
+
+fn vector<B: Backend>((spec, values): (ParameterSpec, Vec<f32>), device: &B::Device) -> Param<Tensor<B, 1>> {
+    let data = TensorData::new(values, [spec.shape[0]]);
+    Param::initialized(spec.id(), Tensor::from_data(data, device).require_grad())
+}
+
+impl<B: Kernels> Decoder<B> {
+    /// Reads whole sequences, as training does. A row shorter than the others is filled up on the
+    /// right: no token sees what stands behind it, so the filling changes nothing before it.
+    ///
+    /// # Shapes
+    /// - tokens: `[batch, sequence]`
+    /// - output: `[batch, sequence, hidden_size]`, after the last norm
+    pub fn forward(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3> {
+        let [batch, length] = tokens.dims();
+        let device = tokens.device();
+        let rotary = Rotary::new(&self.config, 0, length, &device);
+        let bias = B::causal_bias(0, length, length, &device);
+        let mut x = self.embed(tokens);
+        for layer in &self.layers {
+            let normed = layer.norm_input(x.clone(), &self.config);
+            let (q, k, v) = layer.project(normed, batch, &rotary, &self.config);
+            let attended = B::causal_attention(q, k, v, 0, bias.clone());
+            x = layer.finish(x, attended, &self.config);
+        }
+        self.norm_output(x).reshape([batch, length, self.config.hidden_size])
+    }
+
+    /// The scores of every token as the next one, before softmax.
+    ///
+    /// # Shapes
+    /// - hidden: `[rows, hidden_size]`: take only the rows whose logits are needed
+    /// - output: `[rows, vocab_size]`
+    pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
+        let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
+        hidden.matmul(head.val().transpose())
+    }
+
+    /// The rows of the tokens, `[batch · sequence, hidden_size]`.
+    pub(crate) fn embed(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 2> {
+        let [batch, length] = tokens.dims();
+        self.embed_tokens.val().select(0, tokens.reshape([batch * length]))
+    }
+
+    /// The last norm.
+    pub(crate) fn norm_output(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        B::rms_norm(x, self.norm.val(), self.config.rms_norm_eps)
+    }
+}
+
+impl<B: Kernels> DecoderLayer<B> {
+    /// The norm before attention.
+    pub(crate) fn norm_input(&self, x: Tensor<B, 2>, config: &DecoderConfig) -> Tensor<B, 2> {
+        B::rms_norm(x, self.input_layernorm.val(), config.rms_norm_eps)
+    }
+
+    /// Queries, keys and values, `[batch, heads, sequence, head_dim]`, queries and keys rotated.
+    pub(crate) fn project(
+        &self,
+        x: Tensor<B, 2>,
+        batch: usize,
+        rotary: &Rotary<B>,
+        config: &DecoderConfig,
+    ) -> (Tensor<B, 4>, Tensor<B, 4>, Tensor<B, 4>) {
+        let split = |x: Tensor<B, 2>| {
+            let [rows, width] = x.dims();
+            x.reshape([batch, rows / batch, width / config.head_dim, config.head_dim]).swap_dims(1, 2)
+        };
+        let q = split(B::project(x.clone(), self.q_proj.val(), Some(self.q_bias.val())));
+        let k = split(B::project(x.clone(), self.k_proj.val(), Some(self.k_bias.val())));
+        let v = split(B::project(x, self.v_proj.val(), Some(self.v_bias.val())));
+        let rotate = |x| B::rotary(x, rotary.cos.clone(), rotary.sin.clone());
+        (rotate(q), rotate(k), v)
+    }
+
+    /// What follows attention: its projection and the feed-forward part, each added to `x`.
+    pub(crate) fn finish(
+        &self,
+        x: Tensor<B, 2>,
+        attended: Tensor<B, 4>,
+        config: &DecoderConfig,
+    ) -> Tensor<B, 2> {
+        let [rows, _] = x.dims();
+        let width = config.num_attention_heads * config.head_dim;
+        let attended = attended.swap_dims(1, 2).reshape([rows, width]);
+        let x = x + B::project(attended, self.o_proj.val(), None);
+        let normed = B::rms_norm(x.clone(), self.post_attention_layernorm.val(), config.rms_norm_eps);
+        let gate = B::project(normed.clone(), self.gate_proj.val(), None);
+        let up = B::project(normed, self.up_proj.val(), None);
+        x + B::project(B::swiglu(gate, up), self.down_proj.val(), None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::flex::FlexDevice;
+    use burn::backend::{Autodiff, Flex};
+    use burn::tensor::Int;
+
+    use super::*;
+
+    fn tiny(tie: bool) -> DecoderConfig {
+        DecoderConfig {
+            vocab_size: 32,
+            hidden_size: 16,
+            intermediate_size: 24,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            head_dim: 4,
+            tie_word_embeddings: tie,
+            ..DecoderConfig::nano()
+        }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_weights_and_ids() {
+        let device = FlexDevice::default();
+        let first = tiny(true).init::<Flex>(7, &device);
+        let second = tiny(true).init::<Flex>(7, &device);
+        let other = tiny(true).init::<Flex>(8, &device);
+        let q = |decoder: &Decoder<Flex>| decoder.layers[1].q_proj.val().into_data();
+        assert_eq!(q(&first), q(&second));
+        assert_ne!(q(&first), q(&other));
+        assert_eq!(first.layers[1].q_proj.id, second.layers[1].q_proj.id);
+        assert_ne!(first.layers[1].q_proj.id, second.layers[0].q_proj.id);
+    }
+
+    #[test]
+    fn nothing_behind_a_token_changes_it() {
+        let device = FlexDevice::default();
+        let decoder = tiny(false).init::<Flex>(7, &device);
+        let hidden = |tokens: [[i32; 5]; 1]| {
+            let hidden = decoder.forward(Tensor::<Flex, 2, Int>::from_data(tokens, &device));
+            hidden.slice([0..1, 0..3]).into_data()
+        };
+        hidden([[1, 2, 3, 4, 5]])
+            .assert_approx_eq::<f32>(&hidden([[1, 2, 3, 9, 0]]), burn::tensor::Tolerance::absolute(1e-6));
+    }
+
+    #[test]
+    fn every_parameter_gets_a_gradient() {
+        let device = FlexDevice::default();
+        for tie in [true, false] {
+            let decoder = tiny(tie).init::<Autodiff<Flex>>(7, &device);
+            let tokens = Tensor::<Autodiff<Flex>, 2, Int>::from_data([[1, 2, 3, 4], [5, 6, 7, 8]], &device);
+            let hidden = decoder.forward(tokens).reshape([8, 16]);
+            let grads = decoder.logits(hidden).powf_scalar(2.0).sum().backward();
+            let grads = burn::optim::GradientsParams::from_grads(grads, &decoder);
+            assert_eq!(grads.len(), tiny(tie).parameters().len());
+        }
+    }
+}
