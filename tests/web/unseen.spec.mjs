@@ -7,8 +7,8 @@ import { questions, statements } from "./walk.mjs";
 test("no sentence of the walk occurs in the training data", ({}, testInfo) => {
   const config = readFileSync(new URL("../../configs/nano.toml", import.meta.url), "utf8");
   const number = (name) => {
-    const found = new RegExp(`^\\s*${name}\\s*=\\s*([\\d_]+)`, "m").exec(config);
-    if (!found) throw new Error(`configs/nano.toml names no ${name}`);
+    const found = new RegExp(`^\\s*${name}\\s*=\\s*([\\d_]+)`, "m").exec(config.split("[data]")[1] ?? "");
+    if (!found) throw new Error(`configs/nano.toml names no ${name} under [data]`);
     return found[1].replaceAll("_", "");
   };
   const file = testInfo.outputPath("train.json");

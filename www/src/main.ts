@@ -32,8 +32,7 @@ function notice(text: string, kind: "error" | "info" = "error"): void {
 }
 
 function explain(error: unknown): void {
-  if (error instanceof Error && error.name === "AbortError")
-    {
+  if (error instanceof Error && error.name === "AbortError") {
     chat.remark("Cancelled; nothing was changed.");
     return;
   }
