@@ -68,7 +68,10 @@ impl Constraint {
     /// A completion of at most `max_new_tokens`. Fewer than the shortest one needs is
     /// `INVALID_ARGUMENT`; a vocabulary that cannot spell the grammar is `MODEL_UNSUPPORTED`.
     pub fn new(tokenizer: &Arc<Tokenizer>, grammar: &Grammar, max_new_tokens: usize) -> Result<Self> {
-        let automaton = Automaton::new(grammar, |text| tokenizer.encode_exact(text.as_bytes()).is_some())?;
+        let spells = |text: &str| {
+            tokenizer.trie().spells_all_text() || tokenizer.encode_exact(text.as_bytes()).is_some()
+        };
+        let automaton = Automaton::new(grammar, spells)?;
         let string_limit = match grammar {
             Grammar::Answer { .. } => MAX_ANSWER_TOKENS,
             Grammar::Facts { .. } | Grammar::Decision { .. } => MAX_TEXT_TOKENS,
@@ -273,3 +276,6 @@ impl Constraint {
             || self.tokenizer.encode_exact(&bytes).is_some_and(|ids| ids.len() < string_left)
     }
 }
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests;
