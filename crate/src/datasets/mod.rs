@@ -1,1 +1,4 @@
-//! (described by the guide in lib.rs)
+//! Conversations with questions: those that others published, and those that this crate makes up.
+
+pub mod locomo;
+pub mod synthetic;

@@ -1,0 +1,194 @@
+//! What must hold of every conversation, whatever the tables say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::tables::Tables;
+use super::*;
+use crate::datasets::locomo::Dataset;
+
+fn some(split: Split) -> Vec<SyntheticDialogue> {
+    generate(11, 60, split, Options::default())
+}
+
+#[test]
+fn the_same_seed_gives_the_same_dialogues_and_another_seed_others() {
+    let options = Options::default();
+    assert_eq!(generate(3, 4, Split::Train, options), generate(3, 4, Split::Train, options));
+    assert_ne!(generate(3, 1, Split::Train, options), generate(4, 1, Split::Train, options));
+    // A dialogue does not depend on how many are made.
+    assert_eq!(generate(3, 4, Split::Train, options)[1], generate(3, 2, Split::Train, options)[1]);
+}
+
+#[test]
+fn the_tables_are_rich_and_their_splits_do_not_overlap() {
+    let tables = Tables::get();
+    assert!(tables.relations.len() >= 30, "{}", tables.relations.len());
+    for relation in &tables.relations {
+        for (slot, pool) in &relation.slots {
+            let known = *pool == "person" || tables.pools.contains_key(pool);
+            assert!(known, "{}: {slot}:{pool}", relation.name);
+        }
+        for (key, group) in &relation.wordings {
+            let train: BTreeSet<_> = group.of(Split::Train).iter().map(|w| w.text).collect();
+            let test: BTreeSet<_> = group.of(Split::Test).iter().map(|w| w.text).collect();
+            assert_eq!(train.len() + test.len(), group.len(), "{}: {key}: twice the same", relation.name);
+            assert!(train.is_disjoint(&test), "{}: {key}", relation.name);
+            assert!(group.len() >= 2, "{}: {key} has nothing for the test split", relation.name);
+        }
+    }
+    for (name, pool) in tables.pools.iter().filter(|(_, pool)| !pool.closed) {
+        let train: BTreeSet<_> = pool.values.of(Split::Train).iter().collect();
+        assert!(pool.values.of(Split::Test).iter().all(|value| !train.contains(value)), "{name}");
+        assert!(pool.values.len() >= 10, "{name}");
+    }
+}
+
+#[test]
+fn no_name_of_the_test_split_is_said_in_training() {
+    let pools = &Tables::get().pools;
+    let kept: BTreeSet<&str> = ["woman", "man", "pet", "city"]
+        .iter()
+        .flat_map(|pool| pools[pool].values.of(Split::Test).iter().copied())
+        .collect();
+    // Some names stand in several lists (Sofia the city, Sofia the person).
+    let free: BTreeSet<String> = pools
+        .values()
+        .flat_map(|pool| pool.values.of(Split::Train).iter())
+        .flat_map(|value| value.split([' ', '\'']).map(wording::capitalise))
+        .collect();
+    for turn in some(Split::Train).iter().flat_map(|d| &d.sample.conversation.sessions).flat_map(|s| &s.turns)
+    {
+        for word in turn.text.split(|c: char| !c.is_alphabetic()) {
+            assert!(!kept.contains(word) || free.contains(word), "{word}: {}", turn.text);
+        }
+    }
+}
+
+#[test]
+fn every_text_is_filled_and_every_fact_passes_the_grammar() {
+    for dialogue in some(Split::Train).iter().chain(&some(Split::Test)) {
+        let turns = dialogue.sample.conversation.sessions.iter().flat_map(|session| &session.turns);
+        let questions = dialogue.sample.questions.iter().map(|q| &q.question);
+        for text in turns.map(|turn| &turn.text).chain(questions) {
+            assert!(!text.is_empty() && !text.contains(['<', '{', '[', ']', '}', '|']), "{text:?}");
+        }
+        for fact in dialogue.gold.turns.iter().flat_map(|turn| &turn.facts) {
+            for text in [Some(&fact.fact), Some(&fact.resolved), fact.text.as_ref()].into_iter().flatten() {
+                assert!(!text.is_empty() && text.len() < 128, "{text}");
+                assert!(!text.contains(['<', '{', '[', '|', '"', '\\']), "{text}");
+                assert!(!text.chars().any(char::is_control) && !text.ends_with('.'), "{text}");
+                assert!(text.starts_with(|c: char| !c.is_lowercase()), "{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_gold_replays_and_every_answer_is_supported() {
+    for dialogue in some(Split::Train).iter().chain(&some(Split::Test)) {
+        // `apply` panics where an operation does not fit to the bank.
+        let decisions: usize = turn_examples(dialogue).map(|example| example.decisions.len()).sum();
+        assert_eq!(decisions, dialogue.gold.turns.iter().map(|turn| turn.facts.len()).sum::<usize>());
+        for question in question_examples(dialogue) {
+            let supporting: Vec<_> =
+                question.memories.iter().filter(|m| question.supporting.contains(&m.key)).collect();
+            assert_eq!(supporting.len(), question.supporting.len(), "{}", question.question);
+            assert_eq!(question.category == 5, question.answer == UNKNOWN, "{}", question.question);
+            assert_eq!(question.category == 5, supporting.is_empty(), "{}", question.question);
+            if matches!(question.category, 2 | 4) {
+                let text = supporting[0].text.to_lowercase();
+                assert!(text.contains(&question.answer.to_lowercase()), "{}: {text}", question.question);
+            }
+        }
+    }
+}
+
+/// Two files know how relative times are written: the resolver, and the table of this folder.
+#[test]
+fn the_resolver_writes_times_as_the_gold_does() {
+    let mut differences = BTreeSet::new();
+    for dialogue in some(Split::Train).iter().chain(&some(Split::Test)) {
+        for turn in &dialogue.gold.turns {
+            for fact in &turn.facts {
+                let resolved = crate::agents::dates::resolve(&fact.fact, turn.at).text;
+                if resolved != fact.resolved {
+                    differences.insert(format!("{} at {}: {resolved}", fact.fact, turn.at));
+                }
+                let again = fact.text.as_ref().map(|text| crate::agents::dates::resolve(text, turn.at).text);
+                assert_eq!(again, fact.text);
+            }
+        }
+    }
+    assert!(differences.is_empty(), "{differences:#?}");
+}
+
+#[test]
+fn the_operations_are_balanced() {
+    for split in [Split::Train, Split::Test] {
+        let mut counts: BTreeMap<&str, f64> = BTreeMap::new();
+        for fact in some(split).iter().flat_map(|d| &d.gold.turns).flat_map(|turn| &turn.facts) {
+            *counts.entry(fact.op.wire_name()).or_default() += 1.0;
+        }
+        let total: f64 = counts.values().sum();
+        for (op, least, most) in
+            [("ADD", 0.35, 0.52), ("UPDATE", 0.2, 0.3), ("DELETE", 0.08, 0.17), ("NONE", 0.14, 0.25)]
+        {
+            let share = counts[op] / total;
+            assert!((least..most).contains(&share), "{split:?}: {op} {share}");
+        }
+    }
+}
+
+#[test]
+fn a_written_file_is_read_back_as_one_synthetic_split() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("synthetic.json");
+    let dialogues = generate(5, 3, Split::Test, Options::default());
+    write_locomo(&path, &dialogues).unwrap();
+    let data = Dataset::load(&path).unwrap();
+    assert!(data.synthetic);
+    assert_eq!(data.malformed_evidence, 0);
+    let samples: Vec<_> = dialogues.iter().map(|dialogue| dialogue.sample.clone()).collect();
+    assert_eq!(data.samples, samples);
+    assert_eq!(data.split(crate::datasets::locomo::Split::Val).len(), 3);
+    assert!(write_locomo(&folder.path().join("no/such/folder"), &dialogues).is_err());
+}
+
+#[test]
+fn cases_hold_their_target_and_are_balanced() {
+    let cases = ops_cases(1, 200, Split::Test);
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for case in &cases {
+        let accept = &case.accept[0];
+        *counts.entry(&accept.op).or_default() += 1;
+        assert!(case.memories.len() >= 5, "{}", case.id);
+        let found = case.memories.iter().any(|memory| Some(&memory.id) == accept.target.as_ref());
+        assert_eq!(found, matches!(accept.op.as_str(), "UPDATE" | "DELETE"), "{}", case.id);
+    }
+    assert_eq!(counts, [("ADD", 50), ("DELETE", 50), ("NOOP", 50), ("UPDATE", 50)].into());
+}
+
+/// Prints conversations to read: `cargo test --release --lib reads_like_people -- --ignored --nocapture`.
+#[test]
+#[ignore = "for human eyes"]
+#[expect(clippy::print_stdout, reason = "that is its purpose")]
+fn reads_like_people() {
+    for split in [Split::Train, Split::Test] {
+        for dialogue in generate(1, 6, split, Options::default()) {
+            let mut gold = dialogue.gold.turns.iter();
+            for session in &dialogue.sample.conversation.sessions {
+                println!("\n== {} {}", dialogue.sample.sample_id, session.date_time);
+                for turn in &session.turns {
+                    println!("{}: {}", turn.speaker, turn.text);
+                    for fact in gold.next().into_iter().flat_map(|turn| &turn.facts) {
+                        let text = fact.text.as_deref().unwrap_or_default();
+                        println!("      {} {} | {} | {text}", fact.op.wire_name(), fact.key, fact.fact);
+                    }
+                }
+            }
+            for question in question_examples(&dialogue) {
+                println!("  {} {} -> {}", question.category, question.question, question.answer);
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Values for slots: from the lists, or made up of syllables so that copying is learned and not
+//! the lists by heart.
+
+use super::Split;
+use super::tables::{Invention, Pool, Tables, hash};
+use crate::random::Random;
+
+/// How often a value of an open list is made up.
+const INVENTED: f64 = 0.3;
+
+const ONSETS: &str = "b|br|c|ch|d|dr|f|fl|g|gr|h|j|k|kr|l|m|n|p|pr|r|s|sh|sk|st|t|th|tr|v|w|y|z";
+const VOWELS: &str = "a|e|i|o|u|a|e|i|o|ai|ea|ou|ia";
+const CODAS: &str = "||||n|l|r|s|k|m|nd|rn|x|th|lo|ra|na|ka|bo|dy";
+const TOWN_ENDS: &str = "ville|ton|burg|ham|ford|field|port|stad|mouth|dale|by|haven|wick|berg|a|o";
+const COMPANY_ENDS: &str = "Labs|Foods|& Sons|Bank|Studio|Logistics|Media|Systems|Health|Motors|Energy|Books|Airlines|Design|Software|Hospital|School|Bakery";
+const ADJECTIVES: &str = "Silent|Golden|Broken|Hidden|Electric|Paper|Velvet|Last|Crooked|Distant|Burning|Frozen|Little|Blue|Wild|Hollow|Midnight|Silver|Restless|Lonely|Purple|Northern|Glass|Wandering|Second|Bright";
+const NOUNS: &str = "Foxes|Harbor|Rivers|Garden|Machines|Winter|Lanterns|Tigers|Mountain|Letters|Horses|Kingdom|Shadows|Orchard|Comets|Sailors|Bridge|Planets|Mirrors|Pilots|Island|Wolves|Season|Clocks|Daughters|Station";
+
+/// A value of a pool for a split.
+pub(super) fn draw(pool: &str, split: Split, random: &mut Random) -> String {
+    let Some(list) = Tables::get().pools.get(pool) else { return format!("<{pool}>") };
+    if let Some(kind) = list.invention.filter(|_| random.chance(INVENTED)) {
+        return invent(kind, split, random);
+    }
+    random.pick(list.values.of(split)).map_or_else(String::new, |value| (*value).to_owned())
+}
+
+/// A made-up value; one in five belongs to the test split, by its hash.
+fn invent(kind: Invention, split: Split, random: &mut Random) -> String {
+    loop {
+        let value = match kind {
+            Invention::Person | Invention::Pet => {
+                let syllables = 1 + random.below(2);
+                let name = syllable_name(syllables, random);
+                if name.len() < 3 {
+                    continue;
+                }
+                name
+            }
+            Invention::Town => {
+                let syllables = 1 + random.below(2);
+                let stem = syllable_name(syllables, random);
+                format!("{stem}{}", piece(TOWN_ENDS, random))
+            }
+            Invention::Company => {
+                let syllables = 1 + random.below(2);
+                format!("{} {}", syllable_name(syllables, random), piece(COMPANY_ENDS, random))
+            }
+            Invention::Band => {
+                let the = if random.chance(0.6) { "The " } else { "" };
+                format!("{the}{} {}", piece(ADJECTIVES, random), piece(NOUNS, random))
+            }
+            Invention::Title => match random.below(3) {
+                0 => format!("The {} {}", piece(ADJECTIVES, random), piece(NOUNS, random)),
+                1 => format!("{} of {}", piece(NOUNS, random), syllable_name(2, random)),
+                _ => format!("{} {}", piece(ADJECTIVES, random), piece(NOUNS, random)),
+            },
+        };
+        let held_out = hash(&value).is_multiple_of(5);
+        if held_out == (split == Split::Test) && !is_listed(&value) {
+            return value;
+        }
+    }
+}
+
+/// A name of some list must keep that list's split.
+fn is_listed(value: &str) -> bool {
+    let listed =
+        |pool: &Pool| [Split::Train, Split::Test].iter().any(|split| pool.values.of(*split).contains(&value));
+    Tables::get().pools.values().any(listed)
+}
+
+fn piece(list: &'static str, random: &mut Random) -> &'static str {
+    let items: Vec<&'static str> = list.split('|').collect();
+    random.pick(&items).copied().unwrap_or_default()
+}
+
+fn syllable_name(syllables: usize, random: &mut Random) -> String {
+    let mut name = String::new();
+    for _ in 0..syllables {
+        name.push_str(piece(ONSETS, random));
+        name.push_str(piece(VOWELS, random));
+    }
+    name.push_str(piece(CODAS, random));
+    super::wording::capitalise(&name)
+}
