@@ -34,7 +34,7 @@ fn clean(text: &str, what: &str, most: usize) -> Result<String> {
     if trimmed.is_empty() {
         return Err(Error::invalid(format!("{what} is empty")));
     }
-    if let Some(control) = trimmed.chars().find(|c| c.is_control()) {
+    if let Some(control) = spaced.chars().find(|c| c.is_control()) {
         return Err(Error::invalid(format!("{what} has the control character U+{:04X}", control as u32)));
     }
     Ok(trimmed.to_owned())
