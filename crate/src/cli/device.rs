@@ -1,0 +1,117 @@
+//! Where a model computes, and whether that is possible here.
+
+use clap::ValueEnum;
+use libloading::Library;
+
+use crate::error::{Error, ErrorCode, Result};
+
+/// Where a model computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Device {
+    /// The processor; in every build.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+    /// Any GPU with a Vulkan driver.
+    Vulkan,
+    /// Any GPU, through WebGPU's shading language.
+    Webgpu,
+}
+
+impl Device {
+    pub(super) const ALL: [Self; 4] = [Self::Cpu, Self::Cuda, Self::Vulkan, Self::Webgpu];
+
+    /// The name on the command line.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::Vulkan => "vulkan",
+            Self::Webgpu => "webgpu",
+        }
+    }
+
+    /// Whether this build has the backend.
+    pub(super) fn is_built(self) -> bool {
+        match self {
+            Self::Cpu => true,
+            Self::Cuda => cfg!(feature = "cuda"),
+            Self::Vulkan => cfg!(feature = "vulkan"),
+            Self::Webgpu => cfg!(feature = "webgpu"),
+        }
+    }
+
+    /// What the machine has for it; the error is why it has nothing. Asked before a backend is
+    /// touched, because burn's panic where the driver is missing.
+    pub(super) fn look(self) -> Result<String, String> {
+        match self {
+            Self::Cpu => {
+                let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+                Ok(format!("{} with {cores} cores", std::env::consts::ARCH))
+            }
+            Self::Cuda => cuda_devices().map(|names| names.join(", ")),
+            Self::Vulkan | Self::Webgpu if cfg!(target_os = "macos") => Ok("Metal".to_owned()),
+            Self::Vulkan | Self::Webgpu => {
+                let loader = ["libvulkan.so.1", "vulkan-1.dll"].into_iter().find(|name| open(name).is_some());
+                loader
+                    .map(|name| format!("the Vulkan loader {name}"))
+                    .ok_or("no Vulkan driver is installed".to_owned())
+            }
+        }
+    }
+
+    /// An error unless this build and this machine can compute there.
+    #[allow(dead_code)]
+    pub(super) fn require(self) -> Result<()> {
+        let unsupported = |message: String| Err(Error::new(ErrorCode::ModelUnsupported, message));
+        let name = self.name();
+        if !self.is_built() {
+            return unsupported(format!(
+                "this build has no {name} backend; build it with `--features {name}`, or use --device cpu"
+            ));
+        }
+        match self.look() {
+            Ok(_) => Ok(()),
+            Err(why) => unsupported(format!("{name} cannot run here: {why}; use --device cpu")),
+        }
+    }
+}
+
+fn open(name: &str) -> Option<Library> {
+    // SAFETY: these are the system's driver libraries, whose initialisers do nothing but set up
+    // their own state; the backends load the same ones.
+    unsafe { Library::new(name) }.ok()
+}
+
+/// The names of the GPUs that the CUDA driver sees; the error is why there are none.
+fn cuda_devices() -> Result<Vec<String>, String> {
+    type Init = unsafe extern "C" fn(u32) -> i32;
+    type GetCount = unsafe extern "C" fn(*mut i32) -> i32;
+    type GetName = unsafe extern "C" fn(*mut u8, i32, i32) -> i32;
+    let library = ["libcuda.so.1", "libcuda.so", "nvcuda.dll"].into_iter().find_map(open);
+    let library = library.ok_or("no NVIDIA driver (libcuda) is installed")?;
+    let broken = |error: libloading::Error| format!("the NVIDIA driver is broken: {error}");
+    // SAFETY: the signatures are those of the CUDA driver's interface, which are the same in every
+    // version; each pointer is to a live buffer of the length that is passed.
+    unsafe {
+        let init = library.get::<Init>(b"cuInit\0").map_err(broken)?;
+        let get_count = library.get::<GetCount>(b"cuDeviceGetCount\0").map_err(broken)?;
+        let get_name = library.get::<GetName>(b"cuDeviceGetName\0").map_err(broken)?;
+        let status = init(0);
+        if status != 0 {
+            return Err(format!("the NVIDIA driver does not start (CUDA error {status})"));
+        }
+        let mut count = 0;
+        if get_count(&raw mut count) != 0 || count == 0 {
+            return Err("the NVIDIA driver sees no GPU".to_owned());
+        }
+        let name = |place| {
+            let mut name = [0; 128];
+            get_name(name.as_mut_ptr(), 128, place);
+            let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+            String::from_utf8_lossy(&name[..end]).into_owned()
+        };
+        Ok((0..count).map(name).collect())
+    }
+}
