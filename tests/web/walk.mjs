@@ -6,14 +6,14 @@ export const statements = [
   ["Hello you! My home is in Ghent these days.", "ADD"],
   ["I work as a florist, which suits me well.", "ADD"],
   ["Oh, and I have a dog named Pickle.", "ADD"],
-  ["My favourite food is risotto, no question.", "ADD"],
+  ["My favorite food is risotto, no question.", "ADD"],
   ["I play the banjo, to my neighbours' horror.", "ADD"],
   ["What a rainy old morning it has been.", "NONE"],
   ["Big news, I moved to Oslo!", "UPDATE"],
   ["Thanks for listening, you are very kind.", "NONE"],
   ["I'm not a florist anymore, I work as a baker now.", "UPDATE"],
   ["I no longer play the banjo, sadly.", "DELETE"],
-  ["My favourite food is goulash now.", "UPDATE"],
+  ["My favorite food is goulash now.", "UPDATE"],
   ["Haha, that one made my whole day.", "NONE"],
 ];
 
@@ -22,6 +22,6 @@ export const questions = [
   ["Where do I live?", "Oslo"],
   ["What do I do for work?", "baker"],
   ["What is my dog's name?", "Pickle"],
-  ["What is my favourite food?", "goulash"],
+  ["What is my favorite food?", "goulash"],
   ["What kind of pet do I have?", "dog"],
 ];

@@ -30,11 +30,11 @@ export const samples: Sample[] = [
     title: "A new job",
     turns: [
       { text: "I work as a waiter at the moment.", timestamp: "2023-03-01" },
-      { text: "I'm vegetarian and my favourite food is ramen.", timestamp: "2023-03-01" },
+      { text: "I'm vegetarian and my favorite food is ramen.", timestamp: "2023-03-01" },
       { text: "My sister Irene lives in Porto.", timestamp: "2023-03-14" },
       { text: "I got a new job, I'm a librarian now!", timestamp: "2023-09-20" },
       { text: "Like I said, I'm vegetarian.", timestamp: "2023-09-21" },
-      { text: "My favourite food is dumplings these days.", timestamp: "2023-10-02" },
+      { text: "My favorite food is dumplings these days.", timestamp: "2023-10-02" },
       { text: "What do I do for a living?", timestamp: "2023-10-03" },
       { text: "Where does my sister live?", timestamp: "2023-10-03" },
     ],
