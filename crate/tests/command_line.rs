@@ -116,3 +116,131 @@ fn a_reader_that_goes_away_is_no_failure() {
     assert!(output.status.success());
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// A database with two scopes: Ann moved and sold her car, Bob has a cat.
+fn database(folder: &Path) -> String {
+    use memory_r1::bank::{Change, Journal, Operation, Scope, Timestamp, seeded_journal_id};
+    use memory_r1::store::{SqliteStore, Store};
+    let path = folder.join("memory.db");
+    let store = SqliteStore::open(&path).unwrap();
+    let day = |day: u32| Timestamp::parse(&format!("2024-03-{day:02}")).unwrap();
+    for (user, texts) in [("ann", &["Lives in Lyon", "Has a red car"][..]), ("bob", &["Has a cat"])] {
+        let scope = Scope::user(user);
+        let mut journal = Journal::new(seeded_journal_id(1, &scope), scope.clone()).unwrap();
+        let mut say = |day, operation: &Operation| {
+            let mut draft = journal.draft(day);
+            draft.apply(operation, Change::by_user(user, day)).unwrap();
+            journal.append(draft.finish()).unwrap();
+            journal.bank().memories().last().map(|memory| memory.id.clone())
+        };
+        let mut ids = Vec::new();
+        for text in texts {
+            ids.push(say(day(1), &Operation::Add { text: (*text).to_owned() }).unwrap());
+        }
+        if user == "ann" {
+            say(day(5), &Operation::Update { id: ids[0].clone(), text: "Lives in Rome".to_owned() });
+            say(day(9), &Operation::Delete { id: ids[1].clone() });
+        }
+        futures_lite::future::block_on(store.append(&scope, 0, journal.events())).unwrap();
+    }
+    path.to_str().unwrap().to_owned()
+}
+
+fn texts(results: &Value) -> Vec<&str> {
+    results["results"].as_array().unwrap().iter().map(|memory| memory["text"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn the_bank_is_shown_undone_and_shown_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = database(folder.path());
+    assert_eq!(texts(&json(&["memories", "--db", &db, "--json"])), ["Lives in Rome", "Has a cat"]);
+    let ann = ["--db", &db, "--user", "ann", "--json"];
+    let with = |command: &[&str]| json(&[command, &ann[..]].concat());
+    assert_eq!(texts(&with(&["memories"])), ["Lives in Rome"]);
+    assert_eq!(texts(&with(&["memories", "--as-of", "2"])), ["Lives in Lyon", "Has a red car"]);
+    assert_eq!(texts(&with(&["memories", "--as-of", "2024-03-06"])), ["Lives in Rome", "Has a red car"]);
+    let events = with(&["history"]);
+    let ops: Vec<&str> =
+        events["events"].as_array().unwrap().iter().map(|event| event["op"].as_str().unwrap()).collect();
+    assert_eq!(ops, ["ADD", "ADD", "UPDATE", "DELETE"]);
+    let id = events["events"][0]["id"].as_str().unwrap();
+    assert_eq!(json(&["history", id, "--db", &db, "--json"])["events"].as_array().unwrap().len(), 2);
+
+    assert_eq!(with(&["undo"])["events"][0]["op"], "ADD");
+    assert_eq!(texts(&with(&["memories"])), ["Lives in Rome", "Has a red car"]);
+    for _ in 0..3 {
+        with(&["undo"]);
+    }
+    assert_eq!(texts(&with(&["memories"])).len(), 0);
+    assert!(failure(&["undo", "--db", &db, "--user", "ann"]).contains("NOT_FOUND"));
+}
+
+#[test]
+fn an_export_is_read_back_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = database(folder.path());
+    let file = folder.path().join("export.jsonl");
+    let file = file.to_str().unwrap();
+    let printed = memory_r1(&["export", "--db", &db]).stdout;
+    let described = json(&["export", "--db", &db, "--out", file, "--json"]);
+    assert_eq!(described["journals"][0]["events"], 4);
+    assert_eq!(printed, std::fs::read(file).unwrap());
+
+    let copy = folder.path().join("copy.db");
+    let copy = copy.to_str().unwrap();
+    let first = json(&["import", file, "--db", copy, "--json"]);
+    assert_eq!((first["imported"].as_u64(), first["skipped"].as_u64()), (Some(5), Some(0)));
+    let second = json(&["import", file, "--db", copy, "--json"]);
+    assert_eq!((second["imported"].as_u64(), second["skipped"].as_u64()), (Some(0), Some(5)));
+    assert_eq!(memory_r1(&["export", "--db", copy]).stdout, printed);
+
+    json(&["undo", "--db", &db, "--user", "ann", "--json"]);
+    json(&["undo", "--db", copy, "--user", "ann", "--json"]);
+    let diverged = folder.path().join("diverged.jsonl");
+    let diverged = diverged.to_str().unwrap();
+    json(&["export", "--db", &db, "--out", diverged, "--json"]);
+    // The two undos happened at two times: the journals part there.
+    assert!(failure(&["import", diverged, "--db", copy]).contains("STORE_CONFLICT"));
+    let cut = write(folder.path(), "cut.jsonl", std::str::from_utf8(&printed[..printed.len() / 2]).unwrap());
+    assert!(failure(&["import", &cut, "--db", copy]).contains("STORE_CORRUPT"));
+}
+
+#[test]
+fn what_is_not_there_is_said_in_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = database(folder.path());
+    let absent = folder.path().join("absent.db");
+    let absent = absent.to_str().unwrap();
+    assert!(failure(&["memories", "--db", absent]).contains("is not there"));
+    assert!(!Path::new(absent).exists(), "reading must not make a database");
+    assert!(failure(&["export", "--db", &db, "--user", "eve"]).contains("user=eve"));
+    assert!(failure(&["history", "no-such-id", "--db", &db]).contains("NOT_FOUND"));
+    assert!(failure(&["undo", "--db", &db]).contains("--user"));
+    assert!(failure(&["memories", "--db", &db, "--user", " "]).contains("INVALID_ARGUMENT"));
+    let other =
+        write(folder.path(), "other.db", "not a database at all, but text that is long enough to be one");
+    let error = failure(&["memories", "--db", &other]);
+    assert!(error.contains("STORE_CORRUPT"), "{error}");
+}
+
+#[test]
+fn synth_repeats_itself_and_has_two_splits() {
+    let folder = tempfile::tempdir().unwrap();
+    let make = |name: &str, split: &str| {
+        let out = folder.path().join(name);
+        let ops = folder.path().join(format!("{name}.ops"));
+        let arguments =
+            ["synth", "--seed", "3", "--dialogues", "2", "--cases", "40", "--json", "--split", split];
+        let paths = ["--out", out.to_str().unwrap(), "--ops", ops.to_str().unwrap()];
+        let made = json(&[&arguments[..], &paths].concat());
+        (made, std::fs::read_to_string(&out).unwrap(), std::fs::read_to_string(&ops).unwrap())
+    };
+    let (made, conversations, cases) = make("a", "test");
+    assert_eq!(made["dialogues"], 2);
+    assert!(made["questions"].as_u64().unwrap() > 0 && made["ops"]["ADD"].as_u64().unwrap() > 0);
+    assert_eq!(cases.lines().count() as u64, made["cases"].as_u64().unwrap());
+    assert_eq!(make("b", "test"), (made, conversations.clone(), cases));
+    assert_ne!(make("c", "train").1, conversations);
+    assert_eq!(memory_r1(&["synth", "--seed", "x", "--dialogues", "1", "--out", "o"]).status.code(), Some(2));
+}

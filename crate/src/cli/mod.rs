@@ -3,10 +3,17 @@
 //! Results go to standard output, progress and errors to standard error. The exit status is 0
 //! for success, 1 for a failure (one line says which) and 2 for wrong usage.
 
+mod database;
 mod device;
 mod devices;
+mod export;
+mod history;
+mod import;
+mod memories;
 mod output;
 mod score;
+mod synth;
+mod undo;
 
 use std::process::ExitCode;
 
@@ -30,6 +37,18 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// What is remembered.
+    Memories(memories::Arguments),
+    /// What happened to one memory, or all events of a scope.
+    History(history::Arguments),
+    /// Take back the latest change of a scope.
+    Undo(undo::Arguments),
+    /// Write journals as JSON lines.
+    Export(export::Arguments),
+    /// Read journals that `export` wrote; reading a file twice changes nothing.
+    Import(import::Arguments),
+    /// Made-up conversations with gold operations.
+    Synth(synth::Arguments),
     /// F1, BLEU-1 and exact match of predictions.
     Score(score::Arguments),
     /// The backends and adapters that this build sees.
@@ -55,6 +74,12 @@ pub fn main() -> ExitCode {
 
 fn run(command: &Command, output: &mut Output) -> Result<()> {
     match command {
+        Command::Memories(arguments) => memories::run(arguments, output),
+        Command::History(arguments) => history::run(arguments, output),
+        Command::Undo(arguments) => undo::run(arguments, output),
+        Command::Export(arguments) => export::run(arguments, output),
+        Command::Import(arguments) => import::run(arguments, output),
+        Command::Synth(arguments) => synth::run(arguments, output),
         Command::Score(arguments) => score::run(arguments, output),
         Command::Devices(arguments) => devices::run(arguments, output),
     }

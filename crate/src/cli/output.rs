@@ -31,6 +31,11 @@ impl Output {
         }
     }
 
+    /// Whether the result is to be JSON.
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Text on standard output, at once.
     pub(super) fn write(&mut self, text: &str) -> Result<()> {
         let mut out = stdout().lock();
@@ -43,6 +48,13 @@ impl Output {
                 .with_source(error)),
             Ok(()) => Ok(()),
         }
+    }
+
+    /// A line for the person who waits.
+    #[expect(clippy::unused_self, reason = "all that a command says goes through its output")]
+    #[allow(dead_code)]
+    pub(super) fn note(&self, line: &str) {
+        let _ = writeln!(stderr(), "{line}");
     }
 
     /// Says why the command failed, in one line.
