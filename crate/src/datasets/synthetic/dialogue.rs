@@ -21,12 +21,15 @@ const BALANCE: [(OperationKind, f64); 4] = [
     (OperationKind::Noop, 0.20),
 ];
 
+/// The values of an entry's slots; several where the memory is a list.
+pub(super) type Slots = BTreeMap<&'static str, Vec<String>>;
+
 /// What is true of a person, and how the bank writes it.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) key: String,
     pub(super) relation: &'static Relation,
-    pub(super) slots: BTreeMap<&'static str, Vec<String>>,
+    pub(super) slots: Slots,
     pub(super) when: Option<When>,
     pub(super) text: String,
     /// The turns that said so.
@@ -286,6 +289,16 @@ impl Author {
     fn clauses(&mut self, me: usize, wanted: usize, facts: &mut Vec<GoldFact>) -> Vec<Clause> {
         let mut clauses = Vec::new();
         let mut touched: Vec<&'static str> = Vec::new();
+        if wanted > 0
+            && self.random.chance(0.08)
+            && let Some((clause, both)) = self.combo(me)
+        {
+            for fact in both {
+                *self.counts.entry(fact.op).or_default() += 1;
+                facts.push(fact);
+            }
+            return vec![clause];
+        }
         for _ in 0..wanted {
             let made = match self.choose_operation() {
                 OperationKind::Update => self.update(me, &touched),
@@ -339,9 +352,124 @@ impl Author {
             point -= r.weight;
             point < 0.0
         })?;
-        let wording = *self.random.pick(relation.wordings("state", self.split))?;
-        let fact = wording.right.unwrap_or(relation.fact);
-        self.say_new(me, relation, wording.text, fact)
+        let key = match self.random.below(100) {
+            0..=9 if relation.has("pair") => "pair",
+            10..=24 if relation.has("vague") => "vague",
+            _ => "state",
+        };
+        let wording = *self.random.pick(relation.wordings(key, self.split))?;
+        let usual = if key == "pair" { relation.plural? } else { relation.fact };
+        self.say_new(me, relation, key, wording.text, wording.right.unwrap_or(usual))
+    }
+
+    /// One sentence with two facts; each is new, or changes what a single-valued relation says.
+    fn combo(&mut self, me: usize) -> Option<(Clause, Vec<GoldFact>)> {
+        let tables = self.tables;
+        let combo = self.random.pick(&tables.combos)?;
+        let text = *self.random.pick(combo.texts.of(self.split))?;
+        if combo.relations.contains(&"name") && !self.speakers[me].is_user {
+            return None;
+        }
+        let relations: Vec<&'static Relation> = combo
+            .relations
+            .iter()
+            .filter_map(|name| tables.relations.iter().find(|relation| relation.name == *name))
+            .collect();
+        if !relations.iter().all(|relation| self.can_put(me, relation)) {
+            return None;
+        }
+        let mut facts = Vec::new();
+        let mut filled = Vec::new();
+        for relation in &relations {
+            let (slots, fact) = self.put(me, relation)?;
+            facts.push(fact);
+            filled.push(slots);
+        }
+        let text_of = fill(text, &mut self.random, &mut |name, _| {
+            let (at, slot) = name.split_at(1);
+            let at = usize::from(at == "2");
+            let slot = if slot.is_empty() { relations[at].slots[0].0 } else { slot };
+            slot_value(&filled[at], None, slot, |when| &when.said).unwrap_or_else(|| format!("<{name}>"))
+        });
+        let place = |n: &str| text.find(&format!("{{{n}")).or_else(|| text.find(&format!("{{a:{n}")));
+        if place("2") < place("1") {
+            facts.reverse();
+        }
+        Some((Clause { text: text_of, template: text }, facts))
+    }
+
+    fn can_put(&self, me: usize, relation: &Relation) -> bool {
+        let mut own = self.speakers[me].entries.iter().filter(|entry| entry.relation.name == relation.name);
+        match own.next() {
+            None => true,
+            Some(entry) => {
+                relation.max == 1
+                    && relation.change.is_some_and(|slot| relation.slots.len() == 1 && slot != "f")
+                    && !entry.is_plural()
+                    && entry.evidence.last() != Some(&self.dia_id)
+            }
+        }
+    }
+
+    /// States the usual fact of a relation, as an ADD or as an UPDATE of what is there.
+    fn put(&mut self, me: usize, relation: &'static Relation) -> Option<(Slots, GoldFact)> {
+        let mut slots = Slots::new();
+        for (name, _) in relation.slots.iter().rev() {
+            let value = self.fresh(relation, name, &slots);
+            slots.insert(*name, vec![value]);
+        }
+        let (said, resolved) = facts_of(relation.fact, &slots, None);
+        let at = self.speakers[me].entries.iter().position(|entry| entry.relation.name == relation.name);
+        let Some(at) = at else {
+            let fact = self.remember(me, relation, slots.clone(), None, said, resolved);
+            return Some((slots, fact));
+        };
+        let evidence = vec![self.dia_id.clone()];
+        let entry = &mut self.speakers[me].entries[at];
+        let op = if entry.text == resolved { OperationKind::Noop } else { OperationKind::Update };
+        if op == OperationKind::Update || slots == entry.slots {
+            entry.slots.clone_from(&slots);
+        }
+        if op == OperationKind::Update {
+            entry.when = None;
+            entry.text.clone_from(&resolved);
+            entry.evidence = evidence;
+        }
+        let fact = GoldFact {
+            fact: said,
+            words: words_in(&resolved, &slots, None),
+            text: Some(resolved.clone()),
+            resolved,
+            op,
+            key: entry.key.clone(),
+            relation: relation.name.to_owned(),
+        };
+        Some((slots, fact))
+    }
+
+    fn remember(
+        &mut self,
+        me: usize,
+        relation: &'static Relation,
+        slots: Slots,
+        when: Option<When>,
+        said: String,
+        resolved: String,
+    ) -> GoldFact {
+        let key = format!("m{}", self.next_key);
+        self.next_key += 1;
+        let fact = GoldFact {
+            fact: said,
+            text: Some(resolved.clone()),
+            words: words_in(&resolved, &slots, when.as_ref()),
+            resolved: resolved.clone(),
+            op: OperationKind::Add,
+            key: key.clone(),
+            relation: relation.name.to_owned(),
+        };
+        let evidence = vec![self.dia_id.clone()];
+        self.speakers[me].entries.push(Entry { key, relation, slots, when, text: resolved, evidence });
+        fact
     }
 
     /// States something new in these words.
@@ -349,13 +477,22 @@ impl Author {
         &mut self,
         me: usize,
         relation: &'static Relation,
+        way: &str,
         text: &'static str,
         fact: &'static str,
     ) -> Option<(Clause, GoldFact, &'static str)> {
-        let mut slots = BTreeMap::new();
-        for (name, _) in relation.slots.iter().rev() {
+        let mut slots = Slots::new();
+        for (i, (name, _)) in relation.slots.iter().enumerate().rev() {
+            if i == 0 && way == "vague" {
+                continue;
+            }
             let value = self.fresh(relation, name, &slots);
             slots.insert(*name, vec![value]);
+        }
+        if way == "pair" {
+            let (first, _) = *relation.slots.first()?;
+            let second = self.fresh(relation, first, &slots);
+            slots.get_mut(first).filter(|values| values[0] != second)?.push(second);
         }
         // A second dog is told as another dog, by `more`.
         let has_kind =
@@ -364,37 +501,14 @@ impl Author {
             return None;
         }
         let when = self.time_of(text, fact);
-        let key = format!("m{}", self.next_key);
-        self.next_key += 1;
         let (said, resolved) = facts_of(fact, &slots, when.as_ref());
         let clause = self.clause(text, &slots, when.as_ref(), "");
-        self.speakers[me].entries.push(Entry {
-            key: key.clone(),
-            relation,
-            slots: slots.clone(),
-            when: when.clone(),
-            text: resolved.clone(),
-            evidence: vec![self.dia_id.clone()],
-        });
-        let fact = GoldFact {
-            fact: said,
-            text: Some(resolved.clone()),
-            words: words_in(&resolved, &slots, when.as_ref()),
-            resolved,
-            op: OperationKind::Add,
-            key,
-            relation: relation.name.to_owned(),
-        };
+        let fact = self.remember(me, relation, slots, when, said, resolved);
         Some((clause, fact, relation.name))
     }
 
     /// A value that this dialogue has not had, if the list has one.
-    fn fresh(
-        &mut self,
-        relation: &Relation,
-        slot: &str,
-        slots: &BTreeMap<&'static str, Vec<String>>,
-    ) -> String {
+    fn fresh(&mut self, relation: &Relation, slot: &str, slots: &Slots) -> String {
         let pool = relation.slots.iter().find(|(name, _)| *name == slot).map_or("", |(_, pool)| *pool);
         let closed = self.tables.pools.get(pool).is_some_and(|pool| pool.closed);
         let pool = if pool == "person" { self.gender(slots) } else { pool };
@@ -409,7 +523,7 @@ impl Author {
         value
     }
 
-    fn gender(&mut self, slots: &BTreeMap<&'static str, Vec<String>>) -> &'static str {
+    fn gender(&mut self, slots: &Slots) -> &'static str {
         let kind = slots.get("k").map_or(String::new(), |kind| join(kind));
         let has = |words: &[&str]| words.iter().any(|word| kind.contains(word));
         if has(&["sister", "wife", "girl", "daughter", "fiancee"]) {
@@ -431,13 +545,7 @@ impl Author {
         }
     }
 
-    fn clause(
-        &mut self,
-        template: &'static str,
-        slots: &BTreeMap<&'static str, Vec<String>>,
-        when: Option<&When>,
-        old: &str,
-    ) -> Clause {
+    fn clause(&mut self, template: &'static str, slots: &Slots, when: Option<&When>, old: &str) -> Clause {
         let text = fill(template, &mut self.random, &mut |name, _| match name {
             "o" => old.to_owned(),
             _ => slot_value(slots, when, name, |when| &when.said).unwrap_or_else(|| format!("<{name}>")),
@@ -458,6 +566,9 @@ impl Author {
         let ways = self.candidates(me, touched, |entry| {
             let many = entry.is_plural();
             let relation = entry.relation;
+            if entry.is_vague() {
+                return relation.has("refine");
+            }
             (!many && relation.change.is_some() && relation.has("update"))
                 || (!many && relation.has("more"))
                 || (many && relation.has("less"))
@@ -467,6 +578,9 @@ impl Author {
         let relation = entry.relation;
         if entry.is_plural() {
             return self.less(me, at, entry);
+        }
+        if entry.is_vague() {
+            return self.refine(me, at, &entry);
         }
         if relation.has("more") && (relation.change.is_none() || self.random.chance(0.5)) {
             return self.more(me, at, entry);
@@ -507,6 +621,19 @@ impl Author {
             words,
         };
         Some((clause, fact, relation.name))
+    }
+
+    /// What was left open before is told: the dog has a name.
+    fn refine(&mut self, me: usize, at: usize, entry: &Entry) -> Option<(Clause, GoldFact, &'static str)> {
+        let relation = entry.relation;
+        let (slot, _) = *relation.slots.first()?;
+        let wording = *self.random.pick(relation.wordings("refine", self.split))?;
+        let mut slots = entry.slots.clone();
+        let value = self.fresh(relation, slot, &slots);
+        slots.insert(slot, vec![value]);
+        let clause = self.clause(wording.text, &slots, None, "");
+        let (said, resolved) = facts_of(wording.right.unwrap_or(relation.fact), &slots, None);
+        Some(self.rewrite(me, at, slots, resolved.clone(), clause, said, resolved))
     }
 
     /// Another one of the same: the memory becomes a list.
@@ -551,7 +678,7 @@ impl Author {
         &mut self,
         me: usize,
         at: usize,
-        slots: BTreeMap<&'static str, Vec<String>>,
+        slots: Slots,
         text: String,
         clause: Clause,
         said: String,
@@ -576,7 +703,7 @@ impl Author {
     }
 
     fn delete(&mut self, me: usize, touched: &[&str]) -> Option<(Clause, GoldFact, &'static str)> {
-        let ways = self.candidates(me, touched, |entry| !entry.is_plural() && entry.relation.has("withdraw"));
+        let ways = self.candidates(me, touched, |entry| entry.is_whole() && entry.relation.has("withdraw"));
         let at = *self.random.pick(&ways)?;
         let relation = self.speakers[me].entries[at].relation;
         let wording = *self.random.pick(relation.wordings("withdraw", self.split))?;
@@ -598,7 +725,7 @@ impl Author {
     }
 
     fn repeat(&mut self, me: usize, touched: &[&str]) -> Option<(Clause, GoldFact, &'static str)> {
-        let ways = self.candidates(me, touched, |entry| !entry.is_plural() && entry.relation.has("repeat"));
+        let ways = self.candidates(me, touched, |entry| entry.is_whole() && entry.relation.has("repeat"));
         let at = *self.random.pick(&ways)?;
         let entry = self.speakers[me].entries[at].clone();
         let relation = entry.relation;
@@ -638,7 +765,8 @@ impl Author {
             self.tables.relations.iter().filter(|r| r.has("prompt") && self.count(other, r) == 0).collect();
         let relation = *self.random.pick(&open)?;
         let wording = *self.random.pick(relation.wordings("prompt", self.split))?;
-        Some((wording.text.to_owned(), Prompt { relation, answer: wording.right? }))
+        let text = fill(wording.text, &mut self.random, &mut |name, _| format!("<{name}>"));
+        Some((text, Prompt { relation, answer: wording.right? }))
     }
 
     fn answer(&mut self, me: usize, prompt: &Prompt) -> Option<(String, GoldFact)> {
@@ -646,7 +774,7 @@ impl Author {
             Some((text, fact)) => (text, fact),
             None => (prompt.answer, prompt.relation.fact),
         };
-        let (clause, fact, _) = self.say_new(me, prompt.relation, text, fact)?;
+        let (clause, fact, _) = self.say_new(me, prompt.relation, "state", text, fact)?;
         *self.counts.entry(fact.op).or_default() += 1;
         Some((clause.text, fact))
     }
@@ -707,6 +835,16 @@ impl Author {
 }
 
 impl Entry {
+    /// Told without its first slot: a dog, whose name is not known.
+    pub(super) fn is_vague(&self) -> bool {
+        self.slots.len() < self.relation.slots.len()
+    }
+
+    /// Neither a list nor vague: every wording fits to it.
+    fn is_whole(&self) -> bool {
+        !self.is_plural() && !self.is_vague()
+    }
+
     fn is_plural(&self) -> bool {
         self.slots.values().any(|values| values.len() > 1)
     }
@@ -725,7 +863,7 @@ fn timestamp(time: NaiveDateTime) -> Timestamp {
 }
 
 fn slot_value(
-    slots: &BTreeMap<&'static str, Vec<String>>,
+    slots: &Slots,
     when: Option<&When>,
     name: &str,
     time: impl Fn(&When) -> &str,
@@ -742,11 +880,7 @@ fn slot_value(
 }
 
 /// A fact as said and as resolved.
-fn facts_of(
-    template: &'static str,
-    slots: &BTreeMap<&'static str, Vec<String>>,
-    when: Option<&When>,
-) -> (String, String) {
+fn facts_of(template: &'static str, slots: &Slots, when: Option<&When>) -> (String, String) {
     let render = |time: fn(&When) -> &str| {
         let text = fill(template, &mut Random::new(0, &[]), &mut |name, _| {
             slot_value(slots, when, name, time).unwrap_or_else(|| format!("<{name}>"))
@@ -757,7 +891,7 @@ fn facts_of(
 }
 
 /// The values that stand in a text.
-fn words_in(text: &str, slots: &BTreeMap<&'static str, Vec<String>>, when: Option<&When>) -> Vec<String> {
+fn words_in(text: &str, slots: &Slots, when: Option<&When>) -> Vec<String> {
     let values = slots.values().flatten().cloned().chain(when.map(|when| when.answer().to_owned()));
     let mut words: Vec<String> = values.filter(|value| text.contains(value.as_str())).collect();
     words.sort();

@@ -65,7 +65,7 @@ pub(super) fn ask(
 
 fn about_entries(speaker: &Speaker, split: Split, random: &mut Random) -> Vec<Asked> {
     let mut all = Vec::new();
-    for entry in &speaker.entries {
+    for entry in speaker.entries.iter().filter(|entry| !entry.is_vague()) {
         for (key, category) in [("ask4", 4), ("ask2", 2), ("ask3", 3)] {
             if category == 2 && entry.when.is_none() {
                 continue;
@@ -156,8 +156,13 @@ fn unanswerable(
         tables.relations.iter().any(|r| family.contains(&r.name.to_owned()) && knows(r))
     };
     for relation in tables.relations.iter().filter(|relation| !taken(relation)) {
-        let mine = speaker.withdrawn.iter().rev().find(|entry| entry.relation.name == relation.name);
-        let theirs = other.entries.iter().find(|entry| entry.relation.name == relation.name);
+        let mine = speaker
+            .withdrawn
+            .iter()
+            .rev()
+            .find(|entry| entry.relation.name == relation.name && !entry.is_vague());
+        let theirs =
+            other.entries.iter().find(|entry| entry.relation.name == relation.name && !entry.is_vague());
         let source = mine.or(theirs);
         // Without somebody whose values could be asked for, only some relations are asked.
         if source.is_none() && !random.chance(0.15) {

@@ -100,6 +100,7 @@ pub(super) struct Relation {
     pub(super) less_fact: &'static str,
     pub(super) gone: &'static str,
     /// By their key in the table: `state`, `update`, `repeat`, `withdraw`, `more`, `less`,
+    /// `pair` (two at once), `vague` (without the first slot), `refine` (which is told then),
     /// `prompt`, `ask1` to `ask4`.
     pub(super) wordings: BTreeMap<&'static str, Divided<Wording>>,
 }
@@ -121,6 +122,15 @@ pub(super) struct Tables {
     pub(super) pools: BTreeMap<&'static str, Pool>,
     /// Small talk, fillers, questions: by kind.
     pub(super) talk: BTreeMap<&'static str, Divided<&'static str>>,
+    /// Two facts in one sentence, by their two relations.
+    pub(super) combos: Vec<Combo>,
+}
+
+/// Sentences that state something of two relations.
+#[derive(Debug)]
+pub(super) struct Combo {
+    pub(super) relations: [&'static str; 2],
+    pub(super) texts: Divided<&'static str>,
 }
 
 impl Tables {
@@ -142,7 +152,8 @@ impl Tables {
         for file in relations {
             parsed.extend(parse_relations(file)?);
         }
-        Ok(Self { relations: parsed, pools: parse_pools(values)?, talk: parse_talk(talk)? })
+        let combos = parse_combos(include_str!("combos.txt"), &parsed)?;
+        Ok(Self { relations: parsed, pools: parse_pools(values)?, talk: parse_talk(talk)?, combos })
     }
 
     /// One phrase of a kind of talk.
@@ -187,7 +198,7 @@ fn parse_relations(file: &'static str) -> Result<Vec<Relation>, String> {
             "morefact" => relation.more_fact = rest,
             "lessfact" => relation.less_fact = rest,
             "gone" => relation.gone = rest,
-            "state" | "update" | "repeat" | "withdraw" | "more" | "less" => {
+            "state" | "update" | "repeat" | "withdraw" | "more" | "less" | "pair" | "vague" | "refine" => {
                 let wording = match rest.split_once(" => ") {
                     Some((text, fact)) => Wording { text, right: Some(fact) },
                     None => Wording { text: rest, right: None },
@@ -236,6 +247,23 @@ fn parse_pools(file: &'static str) -> Result<BTreeMap<&'static str, Pool>, Strin
         pools.insert(name, Pool { values, invention, closed });
     }
     Ok(pools)
+}
+
+fn parse_combos(file: &'static str, relations: &[Relation]) -> Result<Vec<Combo>, String> {
+    let mut groups: BTreeMap<[&'static str; 2], Vec<&'static str>> = BTreeMap::new();
+    for line in lines(file) {
+        let (pair, text) =
+            line.split_once(" :: ").ok_or_else(|| format!("a combo without a text: {line}"))?;
+        let (one, two) = pair.split_once(' ').ok_or_else(|| format!("a combo of one: {line}"))?;
+        if [one, two].iter().any(|name| !relations.iter().any(|r| r.name == *name)) {
+            return Err(format!("a combo of an unknown relation: {line}"));
+        }
+        groups.entry([one, two]).or_default().push(text);
+    }
+    Ok(groups
+        .into_iter()
+        .map(|(relations, texts)| Combo { relations, texts: Divided::new(texts, |text| text) })
+        .collect())
 }
 
 fn parse_talk(file: &'static str) -> Result<BTreeMap<&'static str, Divided<&'static str>>, String> {

@@ -43,6 +43,52 @@ fn the_tables_are_rich_and_their_splits_do_not_overlap() {
     }
 }
 
+/// An extractor cannot write what is not said: every slot of a fact stands in its wording.
+#[test]
+fn every_fact_can_be_read_from_its_wording() {
+    let slots = |text: &'static str| -> BTreeSet<String> {
+        let parts = text.split('{').skip(1).filter_map(|part| part.split_once('}'));
+        parts.map(|(name, _)| name.trim_start_matches("a:").to_lowercase()).filter(|n| n != "count").collect()
+    };
+    for relation in &Tables::get().relations {
+        let usual = [
+            ("state", relation.fact),
+            ("update", relation.fact),
+            ("repeat", relation.fact),
+            ("refine", relation.fact),
+            ("vague", relation.fact),
+            ("withdraw", relation.gone),
+            ("more", relation.more_fact),
+            ("less", relation.less_fact),
+            ("pair", relation.plural.unwrap_or_default()),
+        ];
+        for (key, fact) in usual {
+            for split in [Split::Train, Split::Test] {
+                for wording in relation.wordings(key, split) {
+                    let fact = wording.right.unwrap_or(fact);
+                    assert!(!fact.is_empty(), "{}: {key} has no fact", relation.name);
+                    let (said, needed) = (slots(wording.text), slots(fact));
+                    assert!(
+                        needed.is_subset(&said),
+                        "{}: {:?} does not say {fact}",
+                        relation.name,
+                        wording.text
+                    );
+                }
+            }
+        }
+        for wording in
+            relation.wordings("prompt", Split::Train).iter().chain(relation.wordings("prompt", Split::Test))
+        {
+            let (text, fact) = wording
+                .right
+                .and_then(|a| a.split_once(" => "))
+                .unwrap_or((wording.right.unwrap_or_default(), relation.fact));
+            assert!(slots(fact).is_subset(&slots(text)), "{}: {text}", relation.name);
+        }
+    }
+}
+
 #[test]
 fn no_name_of_the_test_split_is_said_in_training() {
     let pools = &Tables::get().pools;
