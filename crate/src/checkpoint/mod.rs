@@ -1,1 +1,43 @@
-//! (described by the guide in lib.rs)
+//! Hugging Face's layout and bundles: files to a model and back.
+//!
+//! A bundle is a folder in Hugging Face's layout with a [`Manifest`] that names every file's
+//! size and hash. Nothing here reads or writes a disk: files come and go as [`Files`].
+
+mod manifest;
+mod pack;
+mod weights;
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+pub use manifest::{FileEntry, MANIFEST, Manifest, Quantization, SelfCheck, TrainingRun, verify};
+pub use pack::{PackOptions, pack};
+pub use weights::{read_decoder, read_weights, write_decoder, write_weights};
+
+/// File names and contents.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+/// `config.json`
+pub const CONFIG: &str = "config.json";
+/// `model.safetensors`
+pub const WEIGHTS: &str = "model.safetensors";
+/// What else of a model folder belongs into a bundle, where it is there.
+pub const COMPANIONS: [&str; 4] =
+    ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
+
+/// 64 hexadecimal digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |digits, byte| format!("{digits}{byte:02x}"))
+}
+
+/// The sha256 of the weights; of the shards' hashes one behind the other where there are several.
+pub fn fingerprint(files: &Files) -> String {
+    let mut hashes = weights::shards(files).map(|(_, bytes)| sha256(bytes));
+    match (hashes.next(), hashes.next()) {
+        (Some(only), None) => only,
+        (first, second) => {
+            sha256(first.into_iter().chain(second).chain(hashes).collect::<String>().as_bytes())
+        }
+    }
+}

@@ -3,9 +3,14 @@
 //! Every method has a default made of burn's operators, so that any backend works; a backend
 //! overrides what it can do better. `Autodiff<B>` tracks the operators of the defaults.
 
+mod flex;
+
 use burn::tensor::activation::{silu, softmax};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
+
+/// Added to a score that must not count. Finite: WGSL does not promise infinities.
+pub const HIDDEN: f32 = -1e30;
 
 /// A backend with the operations of a decoder.
 pub trait Kernels: Backend {
@@ -24,6 +29,26 @@ pub trait Kernels: Backend {
             Some(bias) => product + bias.unsqueeze(),
             None => product,
         }
+    }
+
+    /// `x Wᵀ`.
+    ///
+    /// # Shapes
+    /// - x: `[rows, in]`, weight: `[out, in]`
+    /// - output: `[rows, out]`
+    fn project_transposed(x: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        x.matmul(weight.transpose())
+    }
+
+    /// Puts values into a buffer from place `start` of its third dimension on, in place where
+    /// the backend can and no other handle on the buffer is alive.
+    ///
+    /// # Shapes
+    /// - buffer and output: `[batch, heads, capacity, head_dim]`
+    /// - values: `[batch, heads, sequence, head_dim]`
+    fn write_cache(buffer: Tensor<Self, 4>, start: usize, values: Tensor<Self, 4>) -> Tensor<Self, 4> {
+        let [batch, heads, length, width] = values.dims();
+        buffer.slice_assign([0..batch, 0..heads, start..start + length, 0..width], values)
     }
 
     /// `x / sqrt(mean(x²) + ε) · weight`, the mean over a row.
@@ -57,7 +82,7 @@ pub trait Kernels: Backend {
     }
 
     /// What [`Kernels::causal_attention`] adds to its scores so that query `i` sees the keys up to
-    /// `start + i`: 0 or minus infinity, `[queries, keys]`. `None` where the backend's attention
+    /// `start + i`: 0 or [`HIDDEN`], `[queries, keys]`. `None` where the backend's attention
     /// masks by itself or there is nothing to hide. Built once for all layers.
     fn causal_bias(
         start: usize,
@@ -68,7 +93,7 @@ pub trait Kernels: Backend {
         if start + 1 >= keys {
             return None;
         }
-        let hidden = |query: usize, key: usize| if key > start + query { f32::NEG_INFINITY } else { 0.0 };
+        let hidden = |query: usize, key: usize| if key > start + query { HIDDEN } else { 0.0 };
         let values: Vec<f32> =
             (0..queries).flat_map(|query| (0..keys).map(move |key| hidden(query, key))).collect();
         Some(Tensor::from_data(TensorData::new(values, [queries, keys]), device))
@@ -103,8 +128,6 @@ pub trait Kernels: Backend {
         softmax(scores, 3).matmul(v).reshape([batch, heads, queries, head_dim])
     }
 }
-
-impl Kernels for burn::backend::Flex {}
 
 #[cfg(not(target_arch = "wasm32"))]
 impl<B: Kernels, C: burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy> Kernels

@@ -1,0 +1,145 @@
+//! `manifest.json`: what a bundle is, and the hash of each of its files.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Files, sha256};
+use crate::error::{Error, ErrorCode, Result};
+
+/// `manifest.json`
+pub const MANIFEST: &str = "manifest.json";
+const FORMAT_VERSION: u32 = 1;
+
+/// How the weights lie on disk; they are computed with in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quantization {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats (IEEE half precision).
+    #[default]
+    F16,
+}
+
+/// One file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// In bytes.
+    pub size: u64,
+    /// 64 hexadecimal digits.
+    pub sha256: String,
+}
+
+/// Where the weights come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrainingRun {
+    /// The run's name.
+    pub run: String,
+    /// The exact commands, in order.
+    pub commands: Vec<String>,
+}
+
+/// Logits that a device must reproduce before it is trusted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SelfCheck {
+    /// The prompt.
+    pub prompt_ids: Vec<u32>,
+    /// Tokens that may follow it.
+    pub token_ids: Vec<u32>,
+    /// Their logits, by the CPU backend.
+    pub logits: Vec<f32>,
+}
+
+/// What a bundle is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// 1.
+    pub format_version: u32,
+    /// The model's name.
+    pub name: String,
+    /// As in `config.json`.
+    pub architecture: String,
+    /// How the weights lie on disk.
+    pub quantization: Quantization,
+    /// Every file but the manifest, by name.
+    pub files: BTreeMap<String, FileEntry>,
+    /// `compact` or `instruct`.
+    pub prompt_family: String,
+    /// The longest prompt and completion together, in tokens.
+    pub context_length: usize,
+    /// How many memories of one speaker the answer agent is shown.
+    pub candidates_per_speaker: usize,
+    /// How many related memories the manager is shown.
+    pub manager_candidates: usize,
+    /// An SPDX expression.
+    pub licence: String,
+    /// Where the weights come from.
+    pub training: TrainingRun,
+    /// Logits that a device must reproduce.
+    pub self_check: Option<SelfCheck>,
+}
+
+impl Manifest {
+    /// The version that this crate writes, and the newest that it reads.
+    pub const FORMAT_VERSION: u32 = FORMAT_VERSION;
+
+    /// Reads a `manifest.json`. One of a newer format is `MODEL_UNSUPPORTED`.
+    pub fn from_json(bytes: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Version {
+            format_version: u32,
+        }
+        let broken = |cause: serde_json::Error| {
+            Error::new(ErrorCode::ModelIntegrity, "manifest.json cannot be read").with_source(cause)
+        };
+        let Version { format_version } = serde_json::from_slice(bytes).map_err(broken)?;
+        if format_version > FORMAT_VERSION {
+            return Err(Error::new(
+                ErrorCode::ModelUnsupported,
+                format!(
+                    "the bundle has format version {format_version}, this build reads up to {FORMAT_VERSION}: update it"
+                ),
+            ));
+        }
+        serde_json::from_slice(bytes).map_err(broken)
+    }
+
+    /// Its text.
+    pub fn to_json(&self) -> String {
+        format!("{:#}\n", serde_json::to_value(self).unwrap_or_default())
+    }
+}
+
+/// The manifest of a bundle all of whose files are there and have the right hash; none of a
+/// folder without one.
+pub fn verify(files: &Files) -> Result<Option<Manifest>> {
+    let Some(bytes) = files.get(MANIFEST) else { return Ok(None) };
+    let manifest = Manifest::from_json(bytes)?;
+    let broken = |message: String| Err(Error::new(ErrorCode::ModelIntegrity, message));
+    for (name, entry) in &manifest.files {
+        let Some(bytes) = files.get(name) else {
+            return broken(format!("the bundle's file {name} is missing; get the bundle again"));
+        };
+        if bytes.len() as u64 != entry.size {
+            return broken(format!(
+                "the bundle's file {name} has {} bytes instead of {}; get the bundle again",
+                bytes.len(),
+                entry.size
+            ));
+        }
+        if sha256(bytes) != entry.sha256 {
+            return broken(format!(
+                "the bundle's file {name} is damaged: its sha256 is not the manifest's; get the bundle again"
+            ));
+        }
+    }
+    for name in files.keys() {
+        let is_read =
+            name.ends_with(".safetensors") || name == super::CONFIG || super::COMPANIONS.contains(&&**name);
+        if is_read && !manifest.files.contains_key(name) {
+            return broken(format!("the bundle's file {name} is not in its manifest"));
+        }
+    }
+    Ok(Some(manifest))
+}

@@ -1,0 +1,98 @@
+//! A model folder made into a bundle.
+
+use burn::tensor::{Int, Tensor, TensorData};
+
+use super::weights::{read_config, read_decoder, read_weights, write_weights};
+use super::{
+    COMPANIONS, CONFIG, FileEntry, Files, MANIFEST, Manifest, Quantization, SelfCheck, TrainingRun, WEIGHTS,
+    sha256,
+};
+use crate::error::{Error, ErrorCode, Result};
+use crate::kernels::Kernels;
+use crate::nn::{ARCHITECTURE, Decoder, DecoderConfig};
+use crate::random::Random;
+
+/// What a bundle says beside its weights.
+#[derive(Clone, Debug)]
+pub struct PackOptions {
+    /// The model's name.
+    pub name: String,
+    /// How the weights are to lie on disk.
+    pub quantization: Quantization,
+    /// `compact` or `instruct`.
+    pub prompt_family: String,
+    /// The longest prompt and completion together, in tokens; the model's own where it is `None`.
+    pub context_length: Option<usize>,
+    /// How many memories of one speaker the answer agent is shown.
+    pub candidates_per_speaker: usize,
+    /// How many related memories the manager is shown.
+    pub manager_candidates: usize,
+    /// An SPDX expression.
+    pub licence: String,
+    /// Where the weights come from.
+    pub training: TrainingRun,
+}
+
+/// Makes a bundle of the files of a model folder: the weights in one file, the tokenizer's files
+/// as they are, licences and model cards as they are, and the manifest. `B` computes the
+/// self-check's logits: the CPU backend, so that every other one is measured against it.
+pub async fn pack<B: Kernels>(folder: &Files, options: &PackOptions, device: &B::Device) -> Result<Files> {
+    let config = read_config(folder)?;
+    let weights = read_weights(&config, folder)?;
+    let tensors = weights.iter().map(|(spec, values)| (&*spec.name, &spec.shape[..], &values[..]));
+    let mut files = Files::from([
+        (CONFIG.to_owned(), config.to_json().into_bytes()),
+        (WEIGHTS.to_owned(), write_weights(tensors, options.quantization)?),
+    ]);
+    if !folder.contains_key("tokenizer.json") {
+        return Err(Error::new(ErrorCode::ModelIntegrity, "tokenizer.json is missing"));
+    }
+    for (name, bytes) in folder {
+        if COMPANIONS.contains(&&**name) || name.starts_with("LICEN") || name == "README.md" {
+            files.insert(name.clone(), bytes.clone());
+        }
+    }
+    let self_check = self_check(&read_decoder::<B>(&files, device)?).await?;
+    let entry = |(name, bytes): (&String, &Vec<u8>)| {
+        (name.clone(), FileEntry { size: bytes.len() as u64, sha256: sha256(bytes) })
+    };
+    let longest = config.max_position_embeddings;
+    let manifest = Manifest {
+        format_version: Manifest::FORMAT_VERSION,
+        name: options.name.clone(),
+        architecture: ARCHITECTURE.to_owned(),
+        quantization: options.quantization,
+        files: files.iter().map(entry).collect(),
+        prompt_family: options.prompt_family.clone(),
+        context_length: options.context_length.map_or(longest, |length| length.min(longest)),
+        candidates_per_speaker: options.candidates_per_speaker,
+        manager_candidates: options.manager_candidates,
+        licence: options.licence.clone(),
+        training: options.training.clone(),
+        self_check: Some(self_check),
+    };
+    files.insert(MANIFEST.to_owned(), manifest.to_json().into_bytes());
+    Ok(files)
+}
+
+/// Sixteen tokens in, the logits of sixteen out, the greedy one among them.
+async fn self_check<B: Kernels>(decoder: &Decoder<B>) -> Result<SelfCheck> {
+    let DecoderConfig { vocab_size, .. } = *decoder.config();
+    let mut random = Random::new(0, &[]);
+    let mut draw = || -> Vec<u32> { (0..16).map(|_| random.below(vocab_size) as u32).collect() };
+    let (prompt_ids, mut token_ids) = (draw(), draw());
+    let all = last_logits(decoder, &prompt_ids).await?;
+    let best = (0..vocab_size).max_by(|a, b| all[*a].total_cmp(&all[*b])).unwrap_or(0);
+    token_ids[0] = best as u32;
+    let logits = token_ids.iter().map(|id| all[*id as usize]).collect();
+    Ok(SelfCheck { prompt_ids, token_ids, logits })
+}
+
+/// The logits behind a prompt, in one forward pass without a cache.
+async fn last_logits<B: Kernels>(decoder: &Decoder<B>, prompt: &[u32]) -> Result<Vec<f32>> {
+    let ids: Vec<i32> = prompt.iter().map(|id| *id as i32).collect();
+    let tokens = TensorData::new(ids, [1, prompt.len()]);
+    let hidden = decoder.forward(Tensor::<B, 2, Int>::from_data(tokens, &decoder.device()));
+    let last = hidden.narrow(1, prompt.len() - 1, 1).reshape([1, decoder.config().hidden_size]);
+    crate::nn::read_back(decoder.logits(last)).await
+}

@@ -1,0 +1,262 @@
+//! Safetensors under Hugging Face's names.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use burn::tensor::backend::Backend;
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
+
+use super::{CONFIG, Files, Quantization, WEIGHTS};
+use crate::error::{Error, ErrorCode, Result};
+use crate::nn::{Decoder, DecoderConfig, ParameterSpec};
+
+fn broken(message: impl Into<String>) -> Error {
+    Error::new(ErrorCode::ModelIntegrity, message)
+}
+
+/// The safetensors files, by name.
+pub(super) fn shards(files: &Files) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+    files.iter().filter(|(name, _)| name.ends_with(".safetensors"))
+}
+
+/// The configuration of a folder.
+pub(super) fn read_config(files: &Files) -> Result<DecoderConfig> {
+    let bytes = files.get(CONFIG).ok_or_else(|| broken("config.json is missing"))?;
+    let text =
+        std::str::from_utf8(bytes).map_err(|cause| broken("config.json is not text").with_source(cause))?;
+    DecoderConfig::from_json(text)
+}
+
+/// Builds the decoder that `config.json` and the safetensors files describe. A tensor that is
+/// missing, left over or of a wrong shape is `MODEL_INTEGRITY` and named.
+pub fn read_decoder<B: Backend>(files: &Files, device: &B::Device) -> Result<Decoder<B>> {
+    let config = read_config(files)?;
+    let mut weights = read_weights(&config, files)?.into_iter();
+    Decoder::from_parameters(&config, device, |spec| {
+        let (own, values) =
+            weights.next().ok_or_else(|| broken(format!("the tensor {} is missing", spec.name)))?;
+        debug_assert_eq!(own.name, spec.name);
+        Ok(values)
+    })
+}
+
+/// Every parameter of `config`, in its order, as f32.
+pub fn read_weights(config: &DecoderConfig, files: &Files) -> Result<Vec<(ParameterSpec, Vec<f32>)>> {
+    let mut tensors: BTreeMap<String, TensorView> = BTreeMap::new();
+    for (file, bytes) in shards(files) {
+        let shard = SafeTensors::deserialize(bytes)
+            .map_err(|cause| broken(format!("{file} is not a safetensors file")).with_source(cause))?;
+        for (name, view) in shard.tensors() {
+            if tensors.insert(name.clone(), view).is_some() {
+                return Err(broken(format!("the tensor {name} is there twice")));
+            }
+        }
+    }
+    if tensors.is_empty() {
+        return Err(broken("there is no safetensors file with tensors"));
+    }
+    let mut weights = Vec::new();
+    for spec in config.parameters() {
+        let view = tensors
+            .remove(&spec.name)
+            .ok_or_else(|| broken(format!("the tensor {} is missing", spec.name)))?;
+        if view.shape() != spec.shape {
+            let (is, wanted) = (view.shape(), &spec.shape);
+            return Err(broken(format!(
+                "the tensor {} has the shape {is:?} instead of {wanted:?}",
+                spec.name
+            )));
+        }
+        let values = to_f32(&spec.name, &view)?;
+        weights.push((spec, values));
+    }
+    // Some tools write the tied head out a second time.
+    if config.tie_word_embeddings
+        && let Some(head) = tensors.remove("lm_head.weight")
+        && to_f32("lm_head.weight", &head)? != weights[0].1
+    {
+        return Err(broken("lm_head.weight is not the embedding, but config.json says that they are tied"));
+    }
+    match tensors.into_keys().next() {
+        Some(name) => Err(broken(format!("the tensor {name} is left over: the model has no place for it"))),
+        None => Ok(weights),
+    }
+}
+
+fn to_f32(name: &str, view: &TensorView) -> Result<Vec<f32>> {
+    let data = view.data();
+    let pair = |bytes: &[u8]| [bytes[0], bytes[1]];
+    let values: Vec<f32> = match view.dtype() {
+        Dtype::F32 => data
+            .chunks_exact(4)
+            .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+            .collect(),
+        Dtype::F16 => data.chunks_exact(2).map(|bytes| f16::from_le_bytes(pair(bytes)).to_f32()).collect(),
+        Dtype::BF16 => data.chunks_exact(2).map(|bytes| bf16::from_le_bytes(pair(bytes)).to_f32()).collect(),
+        other => {
+            return Err(Error::new(
+                ErrorCode::ModelUnsupported,
+                format!("the tensor {name} has the type {other:?}; supported: F32, F16, BF16"),
+            ));
+        }
+    };
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(place) => Err(broken(format!("the tensor {name} is not finite at place {place}"))),
+        None => Ok(values),
+    }
+}
+
+/// `config.json` and `model.safetensors` of a decoder.
+pub async fn write_decoder<B: Backend>(decoder: &Decoder<B>, quantization: Quantization) -> Result<Files> {
+    let parameters = decoder.to_parameters().await?;
+    let tensors = parameters.iter().map(|(spec, values)| (spec.name.as_str(), &spec.shape[..], &values[..]));
+    Ok(Files::from([
+        (CONFIG.to_owned(), decoder.config().to_json().into_bytes()),
+        (WEIGHTS.to_owned(), write_weights(tensors, quantization)?),
+    ]))
+}
+
+/// A safetensors file of tensors given as name, shape and values.
+pub fn write_weights<'a>(
+    tensors: impl IntoIterator<Item = (&'a str, &'a [usize], &'a [f32])>,
+    quantization: Quantization,
+) -> Result<Vec<u8>> {
+    let mut views = Vec::new();
+    for (name, shape, values) in tensors {
+        let data: Vec<u8> = match quantization {
+            Quantization::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Quantization::F16 => {
+                if let Some(value) = values.iter().find(|value| !f16::from_f32(**value).is_finite()) {
+                    return Err(Error::invalid(format!(
+                        "{value} of {name} does not fit into 16 bits: pack as f32"
+                    )));
+                }
+                values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()
+            }
+        };
+        let dtype = match quantization {
+            Quantization::F32 => Dtype::F32,
+            Quantization::F16 => Dtype::F16,
+        };
+        views.push((name, Owned { dtype, shape: shape.to_vec(), data }));
+    }
+    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    safetensors::serialize(views, Some(metadata))
+        .map_err(|cause| Error::internal("the weights cannot be written").with_source(cause))
+}
+
+struct Owned {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    data: Vec<u8>,
+}
+
+impl View for Owned {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.data)
+    }
+
+    fn data_len(&self) -> usize {
+        self.data.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+    use burn::backend::flex::FlexDevice;
+    use futures_lite::future::block_on;
+
+    use super::*;
+
+    fn tiny(tie: bool) -> DecoderConfig {
+        DecoderConfig {
+            vocab_size: 20,
+            hidden_size: 8,
+            intermediate_size: 12,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            num_key_value_heads: 1,
+            head_dim: 4,
+            tie_word_embeddings: tie,
+            ..DecoderConfig::nano()
+        }
+    }
+
+    fn written(tie: bool) -> Files {
+        block_on(write_decoder(&tiny(tie).init::<Flex>(3, &FlexDevice), Quantization::F32)).unwrap()
+    }
+
+    fn error(files: &Files) -> Error {
+        read_decoder::<Flex>(files, &FlexDevice).unwrap_err()
+    }
+
+    /// The files with one tensor renamed, reshaped or removed.
+    fn changed(change: impl Fn(&mut Vec<(String, Vec<usize>, Vec<f32>)>)) -> Files {
+        let mut files = written(true);
+        let mut tensors: Vec<_> = read_weights(&tiny(true), &files)
+            .unwrap()
+            .into_iter()
+            .map(|(spec, values)| (spec.name, spec.shape, values))
+            .collect();
+        change(&mut tensors);
+        let views = tensors.iter().map(|(name, shape, values)| (&**name, &shape[..], &values[..]));
+        files.insert(WEIGHTS.to_owned(), write_weights(views, Quantization::F32).unwrap());
+        files
+    }
+
+    #[test]
+    fn what_was_written_is_read_bit_for_bit() {
+        for tie in [true, false] {
+            let files = written(tie);
+            let decoder = read_decoder::<Flex>(&files, &FlexDevice).unwrap();
+            assert_eq!(block_on(write_decoder(&decoder, Quantization::F32)).unwrap(), files);
+            let half = block_on(write_decoder(&decoder, Quantization::F16)).unwrap();
+            let halved = read_decoder::<Flex>(&half, &FlexDevice).unwrap();
+            let difference =
+                (halved.embed_tokens.val() - decoder.embed_tokens.val()).abs().max().into_scalar();
+            assert!(difference > 0.0 && difference < 1e-4, "{difference}");
+        }
+    }
+
+    #[test]
+    fn a_tensor_that_does_not_fit_is_named() {
+        let missing = error(&changed(|tensors| drop(tensors.remove(3))));
+        assert_eq!(missing.message(), "the tensor model.layers.0.self_attn.q_proj.bias is missing");
+        let extra = error(&changed(|tensors| tensors.push(("extra.weight".into(), vec![1], vec![0.0]))));
+        assert_eq!(extra.message(), "the tensor extra.weight is left over: the model has no place for it");
+        let shape = error(&changed(|tensors| tensors[0].1 = vec![8, 20]));
+        assert_eq!(
+            shape.message(),
+            "the tensor model.embed_tokens.weight has the shape [8, 20] instead of [20, 8]"
+        );
+        let infinite = error(&changed(|tensors| tensors[0].2[7] = f32::NAN));
+        assert_eq!(infinite.message(), "the tensor model.embed_tokens.weight is not finite at place 7");
+        let head =
+            error(&changed(|tensors| tensors.push(("lm_head.weight".into(), vec![20, 8], vec![0.0; 160]))));
+        assert!(head.message().contains("tied"), "{head}");
+        for error in [missing, extra, shape, infinite, head] {
+            assert_eq!(error.code(), ErrorCode::ModelIntegrity);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_cut_or_absent_is_named() {
+        let mut files = written(true);
+        files.get_mut(WEIGHTS).unwrap().truncate(100);
+        assert_eq!(error(&files).message(), "model.safetensors is not a safetensors file");
+        files.remove(WEIGHTS);
+        assert_eq!(error(&files).message(), "there is no safetensors file with tensors");
+        files.remove(CONFIG);
+        assert_eq!(error(&files).message(), "config.json is missing");
+    }
+}

@@ -1,0 +1,236 @@
+//! The CPU backend's own: one pass over the data where burn's operators make several, without
+//! copies of strided views, and caches written in place.
+
+use burn::backend::Flex;
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::tensor::{Bytes, DType, Shape, Tensor, TensorPrimitive};
+
+use super::Kernels;
+
+fn into_flex<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
+    tensor.into_primitive().tensor()
+}
+
+fn from_flex<const D: usize>(tensor: FlexTensor) -> Tensor<Flex, D> {
+    Tensor::from_primitive(TensorPrimitive::Float(tensor))
+}
+
+fn from_values<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<Flex, D> {
+    let layout = Layout::contiguous(Shape::from(shape.to_vec()));
+    from_flex(FlexTensor::new(Bytes::from_elems(values), layout, DType::F32))
+}
+
+/// Row-major values.
+fn contiguous<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
+    into_flex(tensor).to_contiguous()
+}
+
+fn values(tensor: &FlexTensor) -> &[f32] {
+    &tensor.storage::<f32>()[tensor.layout().start_offset()..]
+}
+
+/// A 4-dimensional tensor whose last dimension is dense, as rows.
+struct Rows {
+    tensor: FlexTensor,
+    strides: [usize; 3],
+    width: usize,
+}
+
+impl Rows {
+    fn new(tensor: Tensor<Flex, 4>) -> Self {
+        let width = tensor.dims()[3];
+        let mut tensor = into_flex(tensor);
+        if tensor.layout().strides().last() != Some(&1) || tensor.layout().strides().iter().any(|s| *s < 0) {
+            tensor = tensor.to_contiguous();
+        }
+        let strides = tensor.layout().strides();
+        let strides = [strides[0] as usize, strides[1] as usize, strides[2] as usize];
+        Self { tensor, strides, width }
+    }
+
+    fn row(&self, i: usize, j: usize, k: usize) -> &[f32] {
+        let start = i * self.strides[0] + j * self.strides[1] + k * self.strides[2];
+        &values(&self.tensor)[start..start + self.width]
+    }
+}
+
+const LANES: usize = 16;
+
+/// The sum of products, in lanes that the compiler keeps in vector registers.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0; LANES];
+    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    sums.iter().sum::<f32>() + rest
+}
+
+fn add_scaled(out: &mut [f32], scale: f32, values: &[f32]) {
+    for (out, value) in out.iter_mut().zip(values) {
+        *out += scale * value;
+    }
+}
+
+/// Scores of one query become weights that sum to 1.
+fn softmax(scores: &mut [f32]) {
+    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for score in scores.iter_mut() {
+        *score = (*score - largest).exp();
+        sum += *score;
+    }
+    for score in scores {
+        *score /= sum;
+    }
+}
+
+/// Above this many queries the products are large enough for burn's matrix multiplication.
+const FEW_QUERIES: usize = 8;
+
+impl Kernels for Flex {
+    fn project(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        bias: Option<Tensor<Self, 1>>,
+    ) -> Tensor<Self, 2> {
+        let [rows, _] = x.dims();
+        let [_, width] = weight.dims();
+        let bias = bias.map(contiguous);
+        let start = |rows: usize| match &bias {
+            Some(bias) => values(bias)[..width].repeat(rows),
+            None => vec![0.0; rows * width],
+        };
+        if rows == 1 {
+            let (x, weight) = (contiguous(x), contiguous(weight));
+            let mut out = start(1);
+            for (x, row) in values(&x).iter().zip(values(&weight).chunks_exact(width)) {
+                add_scaled(&mut out, *x, row);
+            }
+            return from_values(out, [1, width]);
+        }
+        let product = x.matmul(weight);
+        match &bias {
+            None => product,
+            Some(bias) => {
+                let mut product = into_flex(product);
+                for row in product.storage_mut::<f32>().chunks_exact_mut(width) {
+                    add_scaled(row, 1.0, values(bias));
+                }
+                from_flex(product)
+            }
+        }
+    }
+
+    fn project_transposed(x: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        let ([rows, inner], [width, _]) = (x.dims(), weight.dims());
+        if rows > 1 {
+            return x.matmul(weight.transpose());
+        }
+        let (x, weight) = (contiguous(x), contiguous(weight));
+        let out = values(&weight).chunks_exact(inner).take(width).map(|row| dot(values(&x), row)).collect();
+        from_values(out, [1, width])
+    }
+
+    fn write_cache(buffer: Tensor<Self, 4>, start: usize, values: Tensor<Self, 4>) -> Tensor<Self, 4> {
+        let [_, buffer_heads, capacity, _] = buffer.dims();
+        let [batch, heads, length, width] = values.dims();
+        let rows = Rows::new(values);
+        let mut buffer = into_flex(buffer);
+        debug_assert!(buffer.is_contiguous() && buffer.layout().start_offset() == 0);
+        let out = buffer.storage_mut::<f32>();
+        for i in 0..batch {
+            for j in 0..heads {
+                for k in 0..length {
+                    let at = ((i * buffer_heads + j) * capacity + start + k) * width;
+                    out[at..at + width].copy_from_slice(rows.row(i, j, k));
+                }
+            }
+        }
+        from_flex(buffer)
+    }
+
+    fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
+        let [_, width] = x.dims();
+        let (mut x, weight) = (contiguous(x), contiguous(weight));
+        for row in x.storage_mut::<f32>().chunks_exact_mut(width) {
+            let scale = 1.0 / (dot(row, row) / width as f32 + epsilon as f32).sqrt();
+            for (x, weight) in row.iter_mut().zip(values(&weight)) {
+                *x *= scale * weight;
+            }
+        }
+        from_flex(x)
+    }
+
+    fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        let (mut gate, up) = (contiguous(gate), contiguous(up));
+        for (gate, up) in gate.storage_mut::<f32>().iter_mut().zip(values(&up)) {
+            *gate = *gate / (1.0 + (-*gate).exp()) * up;
+        }
+        from_flex(gate)
+    }
+
+    fn rotary(x: Tensor<Self, 4>, cos: Tensor<Self, 2>, sin: Tensor<Self, 2>) -> Tensor<Self, 4> {
+        let [batch, heads, length, width] = x.dims();
+        let half = width / 2;
+        let (rows, cos, sin) = (Rows::new(x), contiguous(cos), contiguous(sin));
+        let mut out = Vec::with_capacity(batch * heads * length * width);
+        for i in 0..batch {
+            for j in 0..heads {
+                for k in 0..length {
+                    let (first, second) = rows.row(i, j, k).split_at(half);
+                    let cos = &values(&cos)[k * half..(k + 1) * half];
+                    let sin = &values(&sin)[k * half..(k + 1) * half];
+                    out.extend((0..half).map(|p| first[p] * cos[p] - second[p] * sin[p]));
+                    out.extend((0..half).map(|p| second[p] * cos[p] + first[p] * sin[p]));
+                }
+            }
+        }
+        from_values(out, [batch, heads, length, width])
+    }
+
+    fn causal_bias(_: usize, _: usize, _: usize, _: &Self::Device) -> Option<Tensor<Self, 2>> {
+        None
+    }
+
+    fn causal_attention(
+        q: Tensor<Self, 4>,
+        k: Tensor<Self, 4>,
+        v: Tensor<Self, 4>,
+        start: usize,
+        _bias: Option<Tensor<Self, 2>>,
+    ) -> Tensor<Self, 4> {
+        let [batch, heads, queries, width] = q.dims();
+        let [_, kv_heads, keys, _] = k.dims();
+        let group = heads / kv_heads;
+        let scale = 1.0 / (width as f32).sqrt();
+        if queries > FEW_QUERIES {
+            let q = q.mul_scalar(scale).reshape([batch, kv_heads, group * queries, width]);
+            let mut scores = into_flex(q.matmul(k.swap_dims(2, 3)));
+            for (place, row) in scores.storage_mut::<f32>().chunks_exact_mut(keys).enumerate() {
+                let (seen, hidden) = row.split_at_mut(start + place % queries + 1);
+                softmax(seen);
+                hidden.fill(0.0);
+            }
+            let weights: Tensor<Self, 4> = from_flex(scores);
+            return weights.matmul(v).reshape([batch, heads, queries, width]);
+        }
+        let (q, k, v) = (Rows::new(q), Rows::new(k), Rows::new(v));
+        let mut out = vec![0.0; batch * heads * queries * width];
+        let mut scores = Vec::with_capacity(keys);
+        for (place, out) in out.chunks_exact_mut(width).enumerate() {
+            let (i, j, query) = (place / queries / heads, place / queries % heads, place % queries);
+            let (row, own) = (q.row(i, j, query), j / group);
+            scores.clear();
+            scores.extend((0..=start + query).map(|key| dot(row, k.row(i, own, key)) * scale));
+            softmax(&mut scores);
+            for (key, weight) in scores.iter().enumerate() {
+                add_scaled(out, *weight, v.row(i, own, key));
+            }
+        }
+        from_values(out, [batch, heads, queries, width])
+    }
+}

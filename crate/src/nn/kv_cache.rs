@@ -1,0 +1,159 @@
+//! The keys and values of what a decoder has read.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use super::DecoderConfig;
+use crate::kernels::Kernels;
+
+/// Buffers of a fixed capacity for each layer, `[batch, kv_heads, capacity, head_dim]`.
+///
+/// A write takes the buffer out, writes in place and puts it back: were another handle alive,
+/// the backend would copy the whole buffer.
+#[derive(Debug)]
+pub struct KvCache<B: Backend> {
+    layers: Vec<Option<(Tensor<B, 4>, Tensor<B, 4>)>>,
+    capacity: usize,
+    len: usize,
+}
+
+impl<B: Kernels> KvCache<B> {
+    /// An empty cache for `capacity` tokens a row.
+    pub fn new(config: &DecoderConfig, batch: usize, capacity: usize, device: &B::Device) -> Self {
+        let shape = [batch, config.num_key_value_heads, capacity, config.head_dim];
+        let buffers = || Some((Tensor::zeros(shape, device), Tensor::zeros(shape, device)));
+        Self { layers: (0..config.num_hidden_layers).map(|_| buffers()).collect(), capacity, len: 0 }
+    }
+
+    /// How many tokens it holds.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True of a new one.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many tokens it has room for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Forgets what stands behind the first `len` tokens.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Writes a layer's new keys and values; gives back all of them up to these.
+    pub(crate) fn append(
+        &mut self,
+        layer: usize,
+        k: Tensor<B, 4>,
+        v: Tensor<B, 4>,
+    ) -> (Tensor<B, 4>, Tensor<B, 4>) {
+        let end = self.len + k.dims()[2];
+        assert!(end <= self.capacity, "a cache for {} tokens cannot take {end}", self.capacity);
+        let (keys, values) = self.layers[layer].take().unwrap_or_else(|| unreachable!("put back below"));
+        let keys = B::write_cache(keys, self.len, k);
+        let values = B::write_cache(values, self.len, v);
+        let seen = (keys.clone().narrow(2, 0, end), values.clone().narrow(2, 0, end));
+        self.layers[layer] = Some((keys, values));
+        seen
+    }
+
+    /// Counts tokens that every layer has written.
+    pub(crate) fn advance(&mut self, tokens: usize) {
+        self.len += tokens;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use burn::backend::Flex;
+    use burn::backend::flex::FlexDevice;
+    use burn::tensor::{Int, Tolerance};
+
+    use super::*;
+
+    fn config() -> DecoderConfig {
+        DecoderConfig {
+            vocab_size: 64,
+            hidden_size: 32,
+            intermediate_size: 48,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            head_dim: 8,
+            ..DecoderConfig::nano()
+        }
+    }
+
+    fn tokens(ids: &[i32]) -> Tensor<Flex, 2, Int> {
+        Tensor::<Flex, 1, Int>::from_data(ids, &FlexDevice).unsqueeze()
+    }
+
+    #[test]
+    fn pieces_give_what_the_whole_gives() {
+        let decoder = config().init::<Flex>(5, &FlexDevice);
+        let ids: Vec<i32> = (0..40).map(|i| i * 7 % 64).collect();
+        let whole = decoder.forward(tokens(&ids));
+        for sizes in [vec![40], vec![1; 40], vec![17, 1, 1, 21], vec![39, 1]] {
+            let mut cache = KvCache::new(&config(), 1, 50, &FlexDevice);
+            let mut at = 0;
+            for size in sizes {
+                let last = decoder.extend(tokens(&ids[at..at + size]), &mut cache);
+                at += size;
+                let wanted = whole.clone().narrow(1, at - 1, 1).reshape([1, 32]);
+                last.into_data().assert_approx_eq::<f32>(&wanted.into_data(), Tolerance::absolute(1e-5));
+            }
+            assert_eq!(cache.len(), 40);
+        }
+    }
+
+    #[test]
+    fn a_batch_gives_what_its_rows_give() {
+        let decoder = config().init::<Flex>(5, &FlexDevice);
+        let rows = [[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]];
+        let mut both = KvCache::new(&config(), 2, 8, &FlexDevice);
+        let batch = decoder.extend(Tensor::from_data(rows, &FlexDevice), &mut both);
+        for (place, row) in rows.iter().enumerate() {
+            let mut cache = KvCache::new(&config(), 1, 8, &FlexDevice);
+            let alone = decoder.extend(tokens(row), &mut cache);
+            let own = batch.clone().narrow(0, place, 1);
+            own.into_data().assert_approx_eq::<f32>(&alone.into_data(), Tolerance::absolute(1e-5));
+        }
+    }
+
+    #[test]
+    fn a_cut_cache_goes_on_from_the_cut() {
+        let decoder = config().init::<Flex>(5, &FlexDevice);
+        let mut cache = KvCache::new(&config(), 1, 8, &FlexDevice);
+        decoder.extend(tokens(&[1, 2, 3]), &mut cache);
+        let first = decoder.extend(tokens(&[4]), &mut cache).into_data();
+        cache.truncate(3);
+        assert_eq!(decoder.extend(tokens(&[4]), &mut cache).into_data(), first);
+    }
+
+    /// 64 positions of 8192 buffers cost what they cost of 256: a copy of a whole buffer would
+    /// cost 32 times as much.
+    #[test]
+    fn the_time_of_a_step_does_not_grow_with_the_capacity() {
+        let config = DecoderConfig { num_key_value_heads: 4, head_dim: 64, ..config() };
+        let decoder = config.init::<Flex>(5, &FlexDevice);
+        let fastest = |capacity: usize| {
+            let mut cache = KvCache::new(&config, 1, capacity, &FlexDevice);
+            let mut step = |id: i32| {
+                let start = Instant::now();
+                decoder.extend(tokens(&[id]), &mut cache).into_data();
+                start.elapsed()
+            };
+            step(0);
+            (0..63).map(&mut step).min().unwrap_or(Duration::MAX)
+        };
+        let (small, large) = (fastest(256), fastest(8192));
+        assert!(large < small * 3, "{small:?} of 256, {large:?} of 8192");
+    }
+}

@@ -1,0 +1,119 @@
+//! The committed Qwen2 checkpoints, for every backend: natively and in the browser.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Int, Tensor, TensorData};
+use memory_r1::checkpoint::{Files, read_decoder};
+use memory_r1::error::Result;
+use memory_r1::kernels::Kernels;
+use memory_r1::nn::{KvCache, read_back};
+use serde::Deserialize;
+
+/// What transformers said.
+#[derive(Deserialize)]
+pub(crate) struct Reference {
+    prompt: Vec<u32>,
+    first_logits: Vec<f32>,
+    last_logits: Vec<f32>,
+    pub(crate) greedy: Vec<u32>,
+    long_prompt: Vec<u32>,
+    long_last_logits: Vec<f32>,
+}
+
+/// A model folder and what transformers said about it.
+pub(crate) struct Checkpoint {
+    files: Files,
+    pub(crate) reference: Reference,
+}
+
+macro_rules! checkpoint {
+    ($name:literal) => {
+        Checkpoint {
+            files: BTreeMap::from([
+                file("config.json", include_bytes!(concat!("../fixtures/qwen2/", $name, "/config.json"))),
+                file(
+                    "model.safetensors",
+                    include_bytes!(concat!("../fixtures/qwen2/", $name, "/model.safetensors")),
+                ),
+            ]),
+            reference: serde_json::from_slice(include_bytes!(concat!(
+                "../fixtures/qwen2/",
+                $name,
+                "/reference.json"
+            )))
+            .unwrap(),
+        }
+    };
+}
+
+fn file(name: &str, bytes: &[u8]) -> (String, Vec<u8>) {
+    (name.to_owned(), bytes.to_vec())
+}
+
+/// Head and embedding are one; f32.
+pub(crate) fn tied() -> Checkpoint {
+    checkpoint!("tied")
+}
+
+/// A head of its own; bf16 on disk.
+pub(crate) fn untied() -> Checkpoint {
+    checkpoint!("untied")
+}
+
+fn tokens<B: Kernels>(ids: &[u32], device: &B::Device) -> Tensor<B, 2, Int> {
+    let values: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+    Tensor::from_data(TensorData::new(values, [1, ids.len()]), device)
+}
+
+fn largest(logits: &[f32], wanted: &[f32]) -> f32 {
+    assert_eq!(logits.len(), wanted.len());
+    logits
+        .iter()
+        .zip(wanted)
+        .map(|(a, b)| if a.is_nan() { f32::INFINITY } else { (a - b).abs() })
+        .fold(0.0, f32::max)
+}
+
+/// The largest difference from transformers' logits: of the first and last tokens of a prompt in
+/// one forward pass, and behind a prompt of 200 tokens read in chunks into a cache.
+pub(crate) async fn largest_difference<B: Kernels>(
+    checkpoint: &Checkpoint,
+    device: &B::Device,
+) -> Result<f32> {
+    let Checkpoint { files, reference } = checkpoint;
+    let decoder = read_decoder::<B>(files, device)?;
+    let (width, count) = (decoder.config().hidden_size, reference.prompt.len());
+    let hidden = decoder.forward(tokens(&reference.prompt, device));
+    let row = |place: usize| hidden.clone().narrow(1, place, 1).reshape([1, width]);
+    let first = read_back(decoder.logits(row(0))).await?;
+    let last = read_back(decoder.logits(row(count - 1))).await?;
+
+    let mut cache = KvCache::new(decoder.config(), 1, 256, device);
+    let mut behind = None;
+    for size in [128, 64, 5, 1, 1, 1] {
+        let start = cache.len();
+        behind =
+            Some(decoder.extend(tokens(&reference.long_prompt[start..start + size], device), &mut cache));
+    }
+    assert_eq!(cache.len(), reference.long_prompt.len());
+    let long = read_back(decoder.logits(behind.unwrap())).await?;
+    Ok(largest(&first, &reference.first_logits)
+        .max(largest(&last, &reference.last_logits))
+        .max(largest(&long, &reference.long_last_logits)))
+}
+
+/// As many greedy tokens as the reference has, with a cache.
+pub(crate) async fn greedy<B: Kernels>(checkpoint: &Checkpoint, device: &B::Device) -> Result<Vec<u32>> {
+    let decoder = read_decoder::<B>(&checkpoint.files, device)?;
+    let mut cache = KvCache::new(decoder.config(), 1, 64, device);
+    let mut unread = checkpoint.reference.prompt.clone();
+    let mut ids = Vec::new();
+    while ids.len() < checkpoint.reference.greedy.len() {
+        let hidden = decoder.extend(tokens(&unread, device), &mut cache);
+        let logits = read_back(decoder.logits(hidden)).await?;
+        let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap();
+        ids.push(best as u32);
+        unread = vec![best as u32];
+    }
+    Ok(ids)
+}
