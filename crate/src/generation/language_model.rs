@@ -159,6 +159,6 @@ pub trait LanguageModel {
         &self,
         request: &Request,
         cancel: &Cancel,
-        on_text: &mut dyn FnMut(&str),
+        on_text: &mut dyn for<'a> FnMut(&'a str),
     ) -> Result<Generation>;
 }

@@ -2,8 +2,10 @@
 
 mod chat_template;
 mod constraint;
+mod generator;
 mod grammar;
 mod language_model;
+mod sampler;
 mod tokenizer;
 
 pub use chat_template::ChatTemplate;
@@ -11,9 +13,11 @@ pub use constraint::{
     Answer, Bitset, Constraint, Decision, Step, TargetToken, TokenTrie, encode_target, facts_json,
     parse_answer, parse_decision, parse_facts,
 };
+pub use generator::{LocalModel, Turn, no_turn, self_check};
 pub use grammar::{Grammar, MAX_ANSWER_TOKENS, MAX_TEXT_TOKENS};
 pub use language_model::{
     Cancel, ChatMessage, FinishReason, Generation, LanguageModel, ModelInfo, Part, PromptFamily, Request,
     Sampling,
 };
+pub use sampler::{Choice, choose};
 pub use tokenizer::{DecodeStream, Segment, Tokenizer};

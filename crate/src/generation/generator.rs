@@ -1,0 +1,501 @@
+//! A local model that answers prompts.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use burn::tensor::{Int, Tensor, TensorData};
+use futures::future::LocalBoxFuture;
+
+use super::constraint::{Constraint, Step};
+use super::sampler::choose;
+use super::{
+    Bitset, Cancel, ChatTemplate, DecodeStream, FinishReason, Generation, LanguageModel, ModelInfo, Part,
+    PromptFamily, Request, Tokenizer,
+};
+use crate::checkpoint::{self, Files, Manifest, SelfCheck};
+use crate::error::{Error, ErrorCode, Result};
+use crate::kernels::Kernels;
+use crate::nn::{Decoder, KvCache, read_back};
+
+/// The most tokens that are read between two turns of the caller's event loop.
+const CHUNK: usize = 128;
+
+/// Gives the event loop a turn (a macrotask in a browser), so that a cancellation is heard.
+pub type Turn = Rc<dyn Fn() -> LocalBoxFuture<'static, ()>>;
+
+/// A turn where nobody waits for one.
+pub fn no_turn() -> Turn {
+    Rc::new(|| Box::pin(std::future::ready(())))
+}
+
+/// Weights, tokenizer and chat template on one device.
+pub struct LocalModel<B: Kernels> {
+    decoder: Decoder<B>,
+    tokenizer: Arc<Tokenizer>,
+    template: ChatTemplate,
+    info: ModelInfo,
+    manifest: Option<Manifest>,
+    turn: Turn,
+}
+
+impl<B: Kernels> LocalModel<B> {
+    /// Loads a bundle, or a folder in Hugging Face's layout without a manifest: then its prompts
+    /// are the instructions, and the paper's numbers of candidates hold.
+    pub fn load(files: &Files, device: &B::Device, turn: Turn) -> Result<Self> {
+        let manifest = checkpoint::verify(files)?;
+        let decoder = checkpoint::read_decoder(files, device)?;
+        let file = |name: &str| files.get(name).map(Vec::as_slice);
+        let missing = |name| Error::new(ErrorCode::ModelIntegrity, format!("{name} is missing"));
+        let tokenizer_json = file("tokenizer.json").ok_or_else(|| missing("tokenizer.json"))?;
+        let generation_config = file("generation_config.json").or_else(|| file(checkpoint::CONFIG));
+        let tokenizer =
+            Tokenizer::from_bytes(tokenizer_json, file("tokenizer_config.json"), generation_config)?;
+        let jinja = file("chat_template.jinja").map(std::str::from_utf8).transpose().map_err(|cause| {
+            Error::new(ErrorCode::ModelIntegrity, "chat_template.jinja is not text").with_source(cause)
+        })?;
+        let template = ChatTemplate::new(file("tokenizer_config.json"), jinja)?;
+        let info = info(manifest.as_ref(), checkpoint::fingerprint(files), &decoder)?;
+        Self::new(decoder, Arc::new(tokenizer), template, info, manifest, turn)
+    }
+
+    /// Puts a model together from its parts.
+    pub fn new(
+        decoder: Decoder<B>,
+        tokenizer: Arc<Tokenizer>,
+        template: ChatTemplate,
+        info: ModelInfo,
+        manifest: Option<Manifest>,
+        turn: Turn,
+    ) -> Result<Self> {
+        let (known, width) = (tokenizer.vocabulary_size(), decoder.config().vocab_size);
+        if known > width {
+            return Err(Error::new(
+                ErrorCode::ModelIntegrity,
+                format!("the tokenizer has {known} tokens, the model {width}: they do not belong together"),
+            ));
+        }
+        Ok(Self { decoder, tokenizer, template, info, manifest, turn })
+    }
+
+    /// What the bundle says of itself; none of a folder without a manifest.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.manifest.as_ref()
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    /// The weights.
+    pub fn decoder(&self) -> &Decoder<B> {
+        &self.decoder
+    }
+
+    /// The largest difference between this device's logits and the bundle's; none where the
+    /// bundle has none. Infinite where a logit is not a number.
+    pub async fn self_check(&self) -> Result<Option<f32>> {
+        match self.manifest.as_ref().and_then(|manifest| manifest.self_check.as_ref()) {
+            Some(check) => self_check(&self.decoder, check).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads tokens in chunks; gives back what the model makes of the last one.
+    async fn read(
+        &self,
+        tokens: &[u32],
+        cache: &mut KvCache<B>,
+        cancel: &Cancel,
+    ) -> Result<Option<Tensor<B, 2>>> {
+        let mut hidden = None;
+        for chunk in tokens.chunks(CHUNK) {
+            (self.turn)().await;
+            cancel.check()?;
+            hidden = Some(self.decoder.extend(token_tensor(chunk, &self.decoder.device()), cache));
+        }
+        Ok(hidden)
+    }
+
+    /// The prompt's tokens and how many may follow, or `CONTEXT_OVERFLOW`.
+    fn prepare(&self, request: &Request) -> Result<(Vec<u32>, usize)> {
+        let prompt = self.template.encode(&self.tokenizer, &request.messages)?;
+        if prompt.is_empty() {
+            return Err(Error::invalid("the prompt is empty"));
+        }
+        if let Some(id) = prompt.iter().find(|id| **id as usize >= self.decoder.config().vocab_size) {
+            return Err(Error::internal(format!(
+                "the prompt has the token {id}, which the model does not know"
+            )));
+        }
+        let context = self.info.context_length;
+        if prompt.len() >= context {
+            return Err(overflow(prompt.len(), context));
+        }
+        let room = request.max_new_tokens.min(context - prompt.len());
+        Ok((prompt, room))
+    }
+}
+
+fn overflow(prompt: usize, context: usize) -> Error {
+    Error::new(
+        ErrorCode::ContextOverflow,
+        format!(
+            "the prompt has {prompt} tokens, and the model's context of {context} has no room for an answer"
+        ),
+    )
+}
+
+fn token_tensor<B: Kernels>(ids: &[u32], device: &B::Device) -> Tensor<B, 2, Int> {
+    let values: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+    Tensor::from_data(TensorData::new(values, [1, ids.len()]), device)
+}
+
+fn info<B: Kernels>(
+    manifest: Option<&Manifest>,
+    fingerprint: String,
+    decoder: &Decoder<B>,
+) -> Result<ModelInfo> {
+    let longest = decoder.config().max_position_embeddings;
+    let Some(manifest) = manifest else {
+        return Ok(ModelInfo {
+            name: "local".to_owned(),
+            fingerprint,
+            prompt_family: PromptFamily::Instruct,
+            context_length: longest,
+            candidates_per_speaker: 30,
+            manager_candidates: 5,
+        });
+    };
+    let prompt_family = match manifest.prompt_family.as_str() {
+        "instruct" => PromptFamily::Instruct,
+        "compact" => PromptFamily::Compact,
+        other => {
+            return Err(Error::new(
+                ErrorCode::ModelUnsupported,
+                format!("the prompt family {other:?} is not supported; supported: compact, instruct"),
+            ));
+        }
+    };
+    Ok(ModelInfo {
+        name: manifest.name.clone(),
+        fingerprint,
+        prompt_family,
+        context_length: manifest.context_length.min(longest),
+        candidates_per_speaker: manifest.candidates_per_speaker,
+        manager_candidates: manifest.manager_candidates,
+    })
+}
+
+/// The largest difference between a decoder's logits and a bundle's constants. Half of the
+/// prompt is read at once and half token by token: both ways that a generator uses.
+pub async fn self_check<B: Kernels>(decoder: &Decoder<B>, check: &SelfCheck) -> Result<f32> {
+    let (vocabulary, device) = (decoder.config().vocab_size, decoder.device());
+    let known = |ids: &[u32]| ids.iter().all(|id| (*id as usize) < vocabulary);
+    if check.prompt_ids.is_empty() || !known(&check.prompt_ids) || !known(&check.token_ids) {
+        return Err(Error::new(ErrorCode::ModelIntegrity, "the manifest's self_check has unknown tokens"));
+    }
+    let mut cache = KvCache::new(decoder.config(), 1, check.prompt_ids.len(), &device);
+    let (whole, single) = check.prompt_ids.split_at(check.prompt_ids.len().div_ceil(2));
+    let mut hidden = decoder.extend(token_tensor(whole, &device), &mut cache);
+    for id in single {
+        hidden = decoder.extend(token_tensor(&[*id], &device), &mut cache);
+    }
+    let logits = read_back(decoder.logits(hidden)).await?;
+    let difference = |(id, wanted): (&u32, &f32)| (logits[*id as usize] - wanted).abs();
+    let differences = check.token_ids.iter().zip(&check.logits).map(difference);
+    Ok(differences.fold(0.0, |largest, own| if own.is_nan() { f32::INFINITY } else { own.max(largest) }))
+}
+
+/// What is being written.
+#[derive(Default)]
+struct Output {
+    ids: Vec<u32>,
+    logprobs: Vec<f32>,
+    parts: Vec<Part>,
+    text: String,
+}
+
+impl Output {
+    fn push(&mut self, id: u32, logprob: f32, part: Part) {
+        self.ids.push(id);
+        self.logprobs.push(logprob);
+        self.parts.push(part);
+    }
+
+    fn finish(self, prompt_ids: Vec<u32>, finish_reason: FinishReason) -> Generation {
+        let Self { ids, logprobs, parts, text } = self;
+        Generation { prompt_ids, ids, logprobs, parts, text, finish_reason }
+    }
+}
+
+impl<B: Kernels> LocalModel<B> {
+    /// Under a grammar, forced tokens are read together with the next chosen one, without a head.
+    async fn generate_constrained(
+        &self,
+        request: &Request,
+        mut constraint: Constraint,
+        (prompt, room): (Vec<u32>, usize),
+        cancel: &Cancel,
+        on_text: &mut dyn FnMut(&str),
+    ) -> Result<Generation> {
+        let device = self.decoder.device();
+        let mut cache = KvCache::new(self.decoder.config(), 1, prompt.len() + room, &device);
+        let mut output = Output::default();
+        let mut unread = prompt.clone();
+        loop {
+            match constraint.next()? {
+                Step::Forced(ids) => {
+                    unread.extend_from_slice(&ids);
+                    for id in ids {
+                        output.push(id, 0.0, Part::Forced);
+                    }
+                }
+                Step::Choose(allowed) => {
+                    let hidden = self.read(&unread, &mut cache, cancel).await?;
+                    let hidden =
+                        hidden.ok_or_else(|| Error::internal("there is nothing to choose behind"))?;
+                    let logits = self.decoder.logits(hidden);
+                    let choice = choose(logits, Some(&allowed), &request.sampling, output.ids.len()).await?;
+                    let part = constraint.accept(choice.id)?;
+                    unread = vec![choice.id];
+                    output.push(choice.id, choice.logprob, part);
+                }
+                Step::Done => break,
+            }
+            let new = &constraint.text()[output.text.len()..];
+            if !new.is_empty() {
+                on_text(new);
+                output.text.push_str(new);
+            }
+        }
+        cancel.check()?;
+        Ok(output.finish(prompt, FinishReason::Stop))
+    }
+
+    async fn generate_freely(
+        &self,
+        request: &Request,
+        (prompt, room): (Vec<u32>, usize),
+        cancel: &Cancel,
+        on_text: &mut dyn FnMut(&str),
+    ) -> Result<Generation> {
+        let device = self.decoder.device();
+        let mut cache = KvCache::new(self.decoder.config(), 1, prompt.len() + room, &device);
+        let mut output = Output::default();
+        let mut stream = DecodeStream::default();
+        let mut unread = prompt.clone();
+        let mut reason = FinishReason::Length;
+        // The logits may be wider than the vocabulary.
+        let mut known = Bitset::new(self.tokenizer.vocabulary_size());
+        (0..known.len() as u32).for_each(|id| known.insert(id));
+        let is_padded = known.len() < self.decoder.config().vocab_size;
+        while output.ids.len() < room {
+            let Some(hidden) = self.read(&unread, &mut cache, cancel).await? else { break };
+            let allowed = is_padded.then_some(&known);
+            let choice =
+                choose(self.decoder.logits(hidden), allowed, &request.sampling, output.ids.len()).await?;
+            output.push(choice.id, choice.logprob, Part::Text);
+            if self.tokenizer.end_tokens().contains(&choice.id) {
+                reason = FinishReason::Stop;
+                break;
+            }
+            let new = stream.push(&self.tokenizer, choice.id);
+            if !new.is_empty() {
+                on_text(&new);
+                output.text.push_str(&new);
+            }
+            unread = vec![choice.id];
+        }
+        cancel.check()?;
+        let rest = stream.finish();
+        if !rest.is_empty() {
+            on_text(&rest);
+            output.text.push_str(&rest);
+        }
+        Ok(output.finish(prompt, reason))
+    }
+}
+
+#[async_trait(?Send)]
+impl<B: Kernels> LanguageModel for LocalModel<B> {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    async fn generate(
+        &self,
+        request: &Request,
+        cancel: &Cancel,
+        on_text: &mut dyn for<'a> FnMut(&'a str),
+    ) -> Result<Generation> {
+        cancel.check()?;
+        let (prompt, room) = self.prepare(request)?;
+        let Some(grammar) = &request.grammar else {
+            return self.generate_freely(request, (prompt, room), cancel, on_text).await;
+        };
+        let constraint = match Constraint::new(&self.tokenizer, grammar, room) {
+            // It was the context that cut the budget, not the caller.
+            Err(error) if error.code() == ErrorCode::InvalidArgument && room < request.max_new_tokens => {
+                return Err(overflow(prompt.len(), self.info.context_length).with_source(error));
+            }
+            constraint => constraint?,
+        };
+        self.generate_constrained(request, constraint, (prompt, room), cancel, on_text).await
+    }
+}
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use std::cell::Cell;
+
+    use burn::backend::Flex;
+    use burn::backend::flex::FlexDevice;
+    use futures_lite::future::block_on;
+
+    use super::*;
+    use crate::generation::tokenizer::testing;
+    use crate::generation::{ChatMessage, Grammar, Sampling, parse_decision};
+    use crate::nn::DecoderConfig;
+
+    const TEMPLATE: &str = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>";
+
+    fn model(context_length: usize, turn: Turn) -> LocalModel<Flex> {
+        let tokenizer = testing::trained();
+        let config = DecoderConfig {
+            vocab_size: tokenizer.vocabulary_size() + 3,
+            hidden_size: 32,
+            intermediate_size: 48,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            head_dim: 8,
+            // Loud weights, so that nothing is nearly equal.
+            initializer_range: 0.3,
+            ..DecoderConfig::nano()
+        };
+        let info = ModelInfo {
+            name: "random".into(),
+            fingerprint: String::new(),
+            prompt_family: PromptFamily::Compact,
+            context_length,
+            candidates_per_speaker: 12,
+            manager_candidates: 5,
+        };
+        let template = ChatTemplate::new(None, Some(TEMPLATE)).unwrap();
+        LocalModel::new(config.init(3, &FlexDevice), tokenizer, template, info, None, turn).unwrap()
+    }
+
+    fn request(text: &str, grammar: Option<Grammar>) -> Request {
+        let message = |role: &str, content: &str| ChatMessage { role: role.into(), content: content.into() };
+        Request {
+            messages: vec![message("system", "manage"), message("user", text)],
+            grammar,
+            max_new_tokens: 60,
+            sampling: Sampling { temperature: 1.0, seed: 5, ..Sampling::default() },
+        }
+    }
+
+    fn generate(model: &LocalModel<Flex>, request: &Request) -> Result<(Generation, String)> {
+        let mut streamed = String::new();
+        let generation =
+            block_on(model.generate(request, &Cancel::default(), &mut |text| streamed.push_str(text)))?;
+        Ok((generation, streamed))
+    }
+
+    #[test]
+    fn a_decision_is_valid_and_streams_what_it_says() {
+        let model = model(1024, no_turn());
+        for sample in 0..20 {
+            let mut request =
+                request("8 May 2023: Has a dog #0\n> Has a cat", Some(Grammar::Decision { shown: 1 }));
+            request.sampling.key = [0, 0, sample];
+            let (generation, streamed) = generate(&model, &request).unwrap();
+            parse_decision(&generation.text, 1).unwrap();
+            assert_eq!(streamed, generation.text);
+            assert_eq!(generation.ids.len(), generation.logprobs.len());
+            assert_eq!(generation.ids.len(), generation.parts.len());
+            assert_eq!(generation.finish_reason, FinishReason::Stop);
+            for (part, logprob) in generation.parts.iter().zip(&generation.logprobs) {
+                assert!(if *part == Part::Forced { *logprob == 0.0 } else { *logprob <= 0.0 });
+            }
+        }
+    }
+
+    /// One forward pass over prompt and completion, without cache or chunks, says the same about
+    /// every chosen token as the generator did.
+    #[test]
+    fn log_probabilities_are_those_of_one_pass() {
+        let model = model(1024, no_turn());
+        let text = "Has a dog named Scout ".repeat(60);
+        let (generation, _) = generate(&model, &request(&text, None)).unwrap();
+        assert!(generation.prompt_ids.len() > 2 * CHUNK, "{}", generation.prompt_ids.len());
+        let ids: Vec<u32> = generation.prompt_ids.iter().chain(&generation.ids).copied().collect();
+        let hidden = model.decoder.forward(token_tensor(&ids, &FlexDevice));
+        let start = generation.prompt_ids.len() - 1;
+        let count = generation.ids.len();
+        let rows = hidden.narrow(1, start, count).reshape([count, 32]);
+        let known = model.tokenizer.vocabulary_size();
+        let logits = model.decoder.logits(rows).narrow(1, 0, known);
+        let logprobs =
+            burn::tensor::activation::log_softmax(logits, 1).into_data().into_vec::<f32>().unwrap();
+        for (place, (id, logprob)) in generation.ids.iter().zip(&generation.logprobs).enumerate() {
+            let wanted = logprobs[place * known + *id as usize];
+            assert!((wanted - logprob).abs() < 1e-3, "{place}: {logprob} instead of {wanted}");
+        }
+    }
+
+    #[test]
+    fn the_same_request_gives_the_same_and_another_key_another() {
+        let model = model(1024, no_turn());
+        let mut request = request("> Has a cat", None);
+        let first = generate(&model, &request).unwrap();
+        assert_eq!(generate(&model, &request).unwrap(), first);
+        request.sampling.key = [0, 0, 1];
+        assert_ne!(generate(&model, &request).unwrap(), first);
+    }
+
+    #[test]
+    fn a_prompt_without_room_is_refused_before_any_work() {
+        let turns = Rc::new(Cell::new(0));
+        let counter = Rc::clone(&turns);
+        let turn: Turn = Rc::new(move || {
+            counter.set(counter.get() + 1);
+            Box::pin(std::future::ready(()))
+        });
+        let model = model(40, turn);
+        let long = "a b c d ".repeat(40);
+        for grammar in [None, Some(Grammar::Decision { shown: 0 })] {
+            let error = generate(&model, &request(&long, grammar)).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::ContextOverflow);
+        }
+        // A prompt that fits, but leaves too little for the shortest decision.
+        let words = (1..30).map(|count| "家 ".repeat(count)).find(|text| {
+            let messages = request(text, None).messages;
+            model.template.encode(&model.tokenizer, &messages).unwrap().len() == 38
+        });
+        if let Some(text) = words {
+            let error = generate(&model, &request(&text, Some(Grammar::Decision { shown: 0 }))).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::ContextOverflow);
+        }
+        assert_eq!(turns.get(), 0);
+    }
+
+    #[test]
+    fn a_cancellation_is_heard_at_the_next_token() {
+        let cancel = Cancel::default();
+        let (seen, own) = (Rc::new(Cell::new(0)), cancel.clone());
+        let counter = Rc::clone(&seen);
+        let turn: Turn = Rc::new(move || {
+            counter.set(counter.get() + 1);
+            if counter.get() == 5 {
+                own.cancel();
+            }
+            Box::pin(std::future::ready(()))
+        });
+        let model = model(1024, turn);
+        let error = block_on(model.generate(&request("> Hi", None), &cancel, &mut |_| {})).unwrap_err();
+        assert_eq!((error.code(), seen.get()), (ErrorCode::Aborted, 5));
+    }
+}

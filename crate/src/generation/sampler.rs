@@ -1,0 +1,267 @@
+//! The choice of the next token.
+//!
+//! Without top-k, top-p and min-p it is made on the device: mask, log-sum-exp, and the argmax of
+//! `logits / T + Gumbel noise`, which draws from the softmax at temperature T; two numbers come
+//! back. The others need an order, so the logits are read back and sorted on the CPU. Either way
+//! the noise of a token depends on the seed, the key, the position and the token's id alone, so
+//! that both ways, and every backend, choose the same.
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Int, Tensor, TensorData};
+
+use super::{Bitset, Sampling};
+use crate::error::{Error, ErrorCode, Result};
+use crate::kernels::HIDDEN;
+use crate::nn::read_back;
+use crate::random::keyed;
+
+/// A chosen token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Choice {
+    /// Its id.
+    pub id: u32,
+    /// The natural logarithm of its probability among those allowed, at temperature 1 whatever
+    /// the sampling: what the model thinks of it, not how it was drawn.
+    pub logprob: f32,
+}
+
+/// Chooses among the allowed tokens, all where it is `None`.
+///
+/// # Shapes
+/// - logits: `[1, vocab_size]`
+pub async fn choose<B: Backend>(
+    logits: Tensor<B, 2>,
+    allowed: Option<&Bitset>,
+    sampling: &Sampling,
+    position: usize,
+) -> Result<Choice> {
+    let [_, width] = logits.dims();
+    let noise = Noise::new(sampling, position);
+    let choice = if sampling.top_k > 0 || sampling.top_p < 1.0 || sampling.min_p > 0.0 {
+        choose_on_host(&read_back(logits).await?, allowed, sampling, &noise)?
+    } else {
+        choose_on_device(logits, allowed, sampling, &noise).await?
+    };
+    let is_allowed = (choice.id as usize) < width && allowed.is_none_or(|set| set.contains(choice.id));
+    if is_allowed && choice.logprob.is_finite() {
+        Ok(choice)
+    } else {
+        // Not a number in the logits: only broken weights or a broken device make such.
+        Err(Error::new(ErrorCode::DeviceLost, "the device computed logits that are not numbers"))
+    }
+}
+
+async fn choose_on_device<B: Backend>(
+    logits: Tensor<B, 2>,
+    allowed: Option<&Bitset>,
+    sampling: &Sampling,
+    noise: &Noise,
+) -> Result<Choice> {
+    let [_, width] = logits.dims();
+    let device = logits.device();
+    let logits = match allowed {
+        Some(allowed) => logits.mask_fill(forbidden(allowed, width, &device), HIDDEN),
+        None => logits,
+    };
+    let largest = logits.clone().max_dim(1);
+    let total = (logits.clone() - largest.clone()).exp().sum_dim(1).log() + largest;
+    let scores = if sampling.temperature > 0.0 {
+        let mut values = vec![0.0; width];
+        match allowed {
+            Some(allowed) => {
+                allowed
+                    .iter()
+                    .filter(|id| (*id as usize) < width)
+                    .for_each(|id| values[id as usize] = noise.of(id));
+            }
+            None => (0..width).for_each(|id| values[id] = noise.of(id as u32)),
+        }
+        let values = Tensor::from_data(TensorData::new(values, [1, width]), &device);
+        logits.clone().div_scalar(sampling.temperature) + values
+    } else {
+        logits.clone()
+    };
+    let id = scores.argmax(1);
+    let logprob = logits.gather(1, id.clone()) - total;
+    // Ids below 2^24 are exact in f32: both numbers come back in one piece.
+    let back = read_back(Tensor::cat(vec![id.float(), logprob], 1)).await?;
+    Ok(Choice { id: back[0] as u32, logprob: back[1] })
+}
+
+/// True where a token is not in the set: the set goes up as its words and is spread there.
+fn forbidden<B: Backend>(allowed: &Bitset, width: usize, device: &B::Device) -> Tensor<B, 2, Bool> {
+    let count = width.div_ceil(32);
+    let mut words: Vec<i32> = allowed.words().iter().take(count).map(|word| word.cast_signed()).collect();
+    words.resize(count, 0);
+    let bits: Vec<i32> = (0..32).map(|bit| (1u32 << bit).cast_signed()).collect();
+    let words = Tensor::<B, 2, Int>::from_data(TensorData::new(words, [count, 1]), device).repeat_dim(1, 32);
+    let bits = Tensor::<B, 2, Int>::from_data(TensorData::new(bits, [1, 32]), device).repeat_dim(0, count);
+    words.bitwise_and(bits).equal_elem(0).reshape([1, count * 32]).narrow(1, 0, width)
+}
+
+fn choose_on_host(
+    logits: &[f32],
+    allowed: Option<&Bitset>,
+    sampling: &Sampling,
+    noise: &Noise,
+) -> Result<Choice> {
+    let is_allowed = |id: u32| allowed.is_none_or(|set| set.contains(id));
+    let mut order: Vec<u32> = (0..logits.len() as u32).filter(|id| is_allowed(*id)).collect();
+    let logit = |id: u32| logits[id as usize];
+    order.sort_by(|a, b| logit(*b).total_cmp(&logit(*a)).then(a.cmp(b)));
+    let Some(best) = order.first().copied() else {
+        return Err(Error::internal("no token is allowed"));
+    };
+    let log_sum = |scale: f32| -> f32 {
+        let sum: f64 = order.iter().map(|id| f64::from((logit(*id) - logit(best)) / scale).exp()).sum();
+        sum.ln() as f32
+    };
+    let total = log_sum(1.0) + logit(best);
+    if sampling.temperature <= 0.0 {
+        return Ok(Choice { id: best, logprob: logit(best) - total });
+    }
+    let temperature = sampling.temperature;
+    // Each token's probability at this temperature, relative to the best one's.
+    let relative = |id: u32| ((logit(id) - logit(best)) / temperature).exp();
+    let mut kept = if sampling.top_k > 0 { sampling.top_k.min(order.len()) } else { order.len() };
+    if sampling.top_p < 1.0 {
+        let whole: f32 = order[..kept].iter().map(|id| relative(*id)).sum();
+        let mut sum = 0.0;
+        let enough = order[..kept].iter().position(|id| {
+            sum += relative(*id);
+            sum >= sampling.top_p * whole
+        });
+        kept = enough.map_or(kept, |place| place + 1);
+    }
+    if sampling.min_p > 0.0 {
+        kept = order[..kept].iter().take_while(|id| relative(**id) >= sampling.min_p).count().max(1);
+    }
+    let score = |id: u32| logit(id) / temperature + noise.of(id);
+    let id = order[..kept].iter().copied().max_by(|a, b| score(*a).total_cmp(&score(*b))).unwrap_or(best);
+    Ok(Choice { id, logprob: logit(id) - total })
+}
+
+/// Gumbel noise of one position.
+struct Noise(u64);
+
+impl Noise {
+    fn new(sampling: &Sampling, position: usize) -> Self {
+        let [step, example, sample] = sampling.key;
+        Self(keyed(sampling.seed, &[step, example, sample, position as u64]))
+    }
+
+    fn of(&self, id: u32) -> f32 {
+        let uniform = ((keyed(self.0, &[u64::from(id)]) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+        -(-uniform.ln()).ln() as f32
+    }
+}
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use burn::backend::Flex;
+    use burn::backend::flex::FlexDevice;
+    use futures_lite::future::block_on;
+
+    use super::*;
+
+    fn chosen(logits: &[f32], allowed: Option<&Bitset>, sampling: &Sampling, position: usize) -> Choice {
+        let tensor = Tensor::<Flex, 1>::from_data(logits, &FlexDevice).unsqueeze();
+        block_on(choose(tensor, allowed, sampling, position)).unwrap()
+    }
+
+    fn set(len: usize, ids: &[u32]) -> Bitset {
+        let mut set = Bitset::new(len);
+        set.extend(ids);
+        set
+    }
+
+    #[test]
+    fn greedy_takes_the_best_allowed_and_renormalises() {
+        let greedy = Sampling::default();
+        let best = chosen(&[1.0, 3.0, 2.0], None, &greedy, 0);
+        assert_eq!(best.id, 1);
+        assert!((best.logprob - (1.0 / (1.0 + (-1f32).exp() + (-2f32).exp())).ln()).abs() < 1e-6);
+        let best = chosen(&[1.0, 3.0, 2.0], Some(&set(3, &[0, 2])), &greedy, 0);
+        assert_eq!(best.id, 2);
+        assert!((best.logprob - (1.0 / (1.0 + (-1f32).exp())).ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn every_bit_of_a_set_counts() {
+        let logits: Vec<f32> = (0..101).map(|i| i as f32).collect();
+        for id in [0, 1, 30, 31, 32, 63, 64, 95, 96, 100] {
+            assert_eq!(chosen(&logits, Some(&set(101, &[id])), &Sampling::default(), 0).id, id);
+        }
+        // A vocabulary narrower than the logits, as padded models have.
+        assert_eq!(chosen(&logits, Some(&set(40, &[3, 39])), &Sampling::default(), 0).id, 39);
+    }
+
+    #[test]
+    fn samples_follow_the_softmax_at_their_temperature() {
+        let logits = [0.0, 1.0, 2.0, 9.0];
+        let allowed = set(4, &[0, 1, 2]);
+        for temperature in [0.5f32, 1.0, 2.0] {
+            let sampling = Sampling { temperature, seed: 4, ..Sampling::default() };
+            let mut counts = [0f64; 4];
+            for position in 0..4000 {
+                counts[chosen(&logits, Some(&allowed), &sampling, position).id as usize] += 1.0 / 4000.0;
+            }
+            let weights = [0.0, 1.0, 2.0].map(|logit: f32| f64::from((logit / temperature).exp()));
+            for (count, weight) in counts.iter().zip(weights) {
+                let wanted = weight / weights.iter().sum::<f64>();
+                assert!((count - wanted).abs() < 0.03, "{temperature}: {count} instead of {wanted}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_device_and_the_host_choose_the_same() {
+        let logits: Vec<f32> = (0..300).map(|i| ((i * 37 % 91) as f32) / 20.0).collect();
+        let allowed = set(300, &(0..300).filter(|id| id % 3 != 0).collect::<Vec<_>>());
+        for position in 0..50 {
+            let on_device = Sampling { temperature: 0.8, seed: 9, key: [1, 2, 3], ..Sampling::default() };
+            let on_host = Sampling { top_k: 300, ..on_device };
+            let (a, b) = (
+                chosen(&logits, Some(&allowed), &on_device, position),
+                chosen(&logits, Some(&allowed), &on_host, position),
+            );
+            assert_eq!(a.id, b.id);
+            assert!((a.logprob - b.logprob).abs() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn filters_keep_what_they_say() {
+        // Probabilities 0.5, 0.3, 0.15, 0.05.
+        let logits = [0.5f32, 0.3, 0.15, 0.05].map(f32::ln);
+        let seen = |sampling: Sampling| {
+            let mut seen = [false; 4];
+            (0..400).for_each(|at| seen[chosen(&logits, None, &sampling, at).id as usize] = true);
+            seen
+        };
+        let plain = Sampling { temperature: 1.0, seed: 2, ..Sampling::default() };
+        assert_eq!(seen(plain), [true; 4]);
+        assert_eq!(seen(Sampling { top_k: 2, ..plain }), [true, true, false, false]);
+        assert_eq!(seen(Sampling { top_p: 0.7, ..plain }), [true, true, false, false]);
+        assert_eq!(seen(Sampling { top_p: 0.9, ..plain }), [true, true, true, false]);
+        assert_eq!(seen(Sampling { min_p: 0.25, ..plain }), [true, true, true, false]);
+    }
+
+    #[test]
+    fn another_key_is_another_draw() {
+        let logits = [0.0; 200];
+        let draw = |key| {
+            let sampling = Sampling { temperature: 1.0, key, ..Sampling::default() };
+            (0..8).map(|at| chosen(&logits, None, &sampling, at).id).collect::<Vec<_>>()
+        };
+        assert_eq!(draw([0, 0, 1]), draw([0, 0, 1]));
+        assert_ne!(draw([0, 0, 1]), draw([0, 1, 0]));
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_are_an_error() {
+        let tensor = Tensor::<Flex, 2>::from_data([[0.0, f32::NAN]], &FlexDevice);
+        let error = block_on(choose(tensor, None, &Sampling::default(), 0)).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::DeviceLost);
+    }
+}
