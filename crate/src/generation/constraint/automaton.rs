@@ -59,6 +59,10 @@ impl Event {
             Self::None => b"NONE",
         }
     }
+
+    fn is_allowed(self, shown: u16) -> bool {
+        shown > 0 || matches!(self, Self::Add | Self::None)
+    }
 }
 
 /// What an id belongs to.
@@ -171,6 +175,10 @@ impl State {
         matches!(self.phase, Phase::Text(_))
     }
 
+    pub(crate) fn is_event_start(&self) -> bool {
+        self.phase == Phase::EventStart
+    }
+
     /// Inside the same string as `other`, as far as one token reaches.
     pub(crate) fn is_in_the_same_string(&self, other: &Self) -> bool {
         self.is_text() && other.is_text() && self.facts_left == other.facts_left
@@ -279,9 +287,7 @@ impl Automaton {
             Phase::EntryOpen { of_ids } => (byte == b'"').then(|| open_entry(state, of_ids)),
             Phase::EventStart => Event::ALL
                 .into_iter()
-                .find(|event| {
-                    event.name()[0] == byte && (self.shown > 0 || matches!(event, Event::Add | Event::None))
-                })
+                .find(|event| event.name()[0] == byte && event.is_allowed(self.shown))
                 .and_then(|event| state.go(Phase::EventName { event, at: 1 })),
             Phase::EventName { event, at } => {
                 if event.name()[at as usize] != byte {
@@ -354,6 +360,13 @@ impl Automaton {
         let value = value * 10 + u16::from(byte - b'0');
         self.leads_to_id(state, value, digits + 1)
             .then_some(State { phase: Phase::Id { of, value, digits: digits + 1 }, ..*state })
+    }
+
+    /// The names that an event may have.
+    pub(crate) fn event_names(&self) -> impl Iterator<Item = &'static [u8]> {
+        let shown = self.shown;
+        let allowed = Event::ALL.into_iter().filter(move |event| event.is_allowed(shown));
+        allowed.map(Event::name)
     }
 
     /// The byte that must follow, where only one may and it is not a matter of wording.

@@ -248,7 +248,7 @@ impl Constraint {
         let string_left = self.string_limit.saturating_sub(self.string_tokens);
         let is_roomy = self.remaining > slack && (!state.is_text() || string_left > TEXT_SLACK);
         let mut allowed = Bitset::new(trie.vocabulary_size());
-        if is_roomy && self.spells_all() {
+        if is_roomy && self.spells_all() && !state.is_event_start() {
             let find = || {
                 trie.walk(state, step, |ids, _| allowed.extend(ids));
                 allowed
@@ -256,11 +256,15 @@ impl Constraint {
             return if state.is_plain_text() { tokenizer.mask(&state, find) } else { Arc::new(find()) };
         }
         let left = self.remaining.saturating_sub(1);
+        // One spelling for each event, so that its token's probability is the event's.
+        let names = automaton.event_names().filter(|_| state.is_event_start());
+        let spellings: Vec<u32> =
+            names.filter_map(|name| tokenizer.encode_exact(name)?.first().copied()).collect();
         trie.walk(state, step, |ids, next| {
             let fits = self.cost(next).is_some_and(|cost| cost <= left)
                 && (!next.is_in_the_same_string(&state) || self.finishes_within(next, string_left));
             if fits {
-                allowed.extend(ids);
+                allowed.extend(ids.iter().filter(|id| !state.is_event_start() || spellings.contains(id)));
             }
         });
         Arc::new(allowed)

@@ -29,7 +29,7 @@ impl Bitset {
     }
 
     /// Puts several ids in.
-    pub fn extend(&mut self, ids: &[u32]) {
+    pub fn extend<'a>(&mut self, ids: impl IntoIterator<Item = &'a u32>) {
         for id in ids {
             self.insert(*id);
         }
@@ -78,6 +78,8 @@ struct Node {
 #[derive(Debug)]
 pub struct TokenTrie {
     nodes: Vec<Node>,
+    /// Where the tokens that start with a byte begin.
+    roots: Vec<u32>,
     ids: Vec<u32>,
     vocabulary_size: usize,
     spells_all_text: bool,
@@ -123,7 +125,11 @@ impl TokenTrie {
             nodes.iter().filter(|node| node.depth == 0 && node.first < node.past).map(|node| node.byte);
         let text = single.filter(|byte| matches!(byte, 0x20..=0x7E | 0x80..=0xBF | 0xC2..=0xF4)).count();
         let spells_all_text = text == (0x7F - 0x20) + (0xC0 - 0x80) + (0xF5 - 0xC2);
-        Self { nodes, ids, vocabulary_size, spells_all_text }
+        let mut roots = vec![nodes.len() as u32; 256];
+        for (place, node) in nodes.iter().enumerate().filter(|(_, node)| node.depth == 0) {
+            roots[node.byte as usize] = place as u32;
+        }
+        Self { nodes, roots, ids, vocabulary_size, spells_all_text }
     }
 
     /// Every byte of text without control characters is a token of its own: any such text can
@@ -164,8 +170,17 @@ impl TokenTrie {
     /// The tokens that are prefixes of `bytes`, shortest first, each with its length.
     pub fn prefixes(&self, bytes: &[u8]) -> Vec<(usize, u32)> {
         let mut found = Vec::new();
-        let step = |length: &usize, byte: u8| (bytes.get(*length) == Some(&byte)).then_some(length + 1);
-        self.walk(0, step, |ids, length| found.push((*length, ids[0])));
+        let Some(first) = bytes.first() else { return found };
+        let (mut at, mut depth) = (self.roots[*first as usize] as usize, 0);
+        while let Some(node) = self.nodes.get(at).filter(|node| node.depth as usize == depth) {
+            if bytes.get(depth) == Some(&node.byte) {
+                depth += 1;
+                at += 1;
+                found.extend((node.first < node.past).then(|| (depth, self.ids[node.first as usize])));
+            } else {
+                at = node.end as usize;
+            }
+        }
         found
     }
 
