@@ -67,4 +67,14 @@ impl<Id> Operation<Id> {
             Self::Noop => OperationKind::Noop,
         }
     }
+
+    /// The same operation on what `rename` calls the id.
+    pub fn map_id<Other>(self, rename: impl FnOnce(Id) -> Other) -> Operation<Other> {
+        match self {
+            Self::Add { text } => Operation::Add { text },
+            Self::Update { id, text } => Operation::Update { id: rename(id), text },
+            Self::Delete { id } => Operation::Delete { id: rename(id) },
+            Self::Noop => Operation::Noop,
+        }
+    }
 }

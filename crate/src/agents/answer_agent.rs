@@ -1,0 +1,168 @@
+//! The Answer Agent: first the memories that are useful for a question, then the answer.
+
+use std::rc::Rc;
+
+use super::answer_stream::AnswerStream;
+use super::extractor::clean_content;
+use super::manager::Candidate;
+use super::prompts::{Block, answer_messages, one_line};
+use crate::bank::Memory;
+use crate::error::{ErrorCode, Result};
+use crate::generation::{
+    Cancel, Grammar, LanguageModel, MAX_ANSWER_TOKENS, Part, Request, Sampling, parse_answer,
+};
+use crate::retrieval::{Candidate as Found, for_question};
+
+/// The most memories that the grammar of answers can name.
+const MAX_SHOWN: usize = 256;
+/// The answer where nothing is remembered that helps.
+pub const NO_ANSWER: &str = "I don't know";
+
+/// The candidates of one speaker, best last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpeakerCandidates {
+    /// Whose memories they are.
+    pub speaker: String,
+    /// What is remembered.
+    pub candidates: Vec<Candidate>,
+}
+
+impl SpeakerCandidates {
+    /// What was found for each speaker.
+    pub(super) fn of(memories: &[&Memory], blocks: &[(String, Vec<Found>)]) -> Vec<Self> {
+        let shown = |own: &[Found]| own.iter().map(|found| Candidate::from(memories[found.place])).collect();
+        let block =
+            |(speaker, own): &(String, Vec<Found>)| Self { speaker: speaker.clone(), candidates: shown(own) };
+        blocks.iter().map(block).collect()
+    }
+}
+
+/// An answer and what it stands on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answered {
+    /// The answer.
+    pub text: String,
+    /// The memories that were selected, in the order of selection: (block, place in the block).
+    pub used: Vec<(usize, usize)>,
+    /// The first candidate of each block that was shown: those before it did not fit.
+    pub shown_from: Vec<usize>,
+    /// The probability of the selected ids, taken together; 1 where the model was not asked.
+    pub id_probability: f64,
+}
+
+/// Answers.
+#[derive(Clone)]
+pub struct AnswerAgent {
+    model: Rc<dyn LanguageModel>,
+}
+
+impl AnswerAgent {
+    /// An agent that asks this model.
+    pub fn new(model: Rc<dyn LanguageModel>) -> Self {
+        Self { model }
+    }
+
+    /// The model that it asks.
+    pub fn model(&self) -> &Rc<dyn LanguageModel> {
+        &self.model
+    }
+
+    /// Answers `question` from the blocks. `on_text` gets the answer's text, and nothing else
+    /// of the completion, as it comes.
+    ///
+    /// Without any candidate the answer is [`NO_ANSWER`], and the model is not asked.
+    /// Candidates that do not fit into the model's context are left out, the worst of the
+    /// longest block first.
+    pub async fn answer(
+        &self,
+        question: &str,
+        blocks: &[SpeakerCandidates],
+        sampling: Sampling,
+        cancel: &Cancel,
+        on_text: &mut dyn FnMut(&str),
+    ) -> Result<Answered> {
+        let mut shown_from = vec![0; blocks.len()];
+        loop {
+            let left = |place: usize| blocks[place].candidates.len() - shown_from[place];
+            let total: usize = (0..blocks.len()).map(left).sum();
+            let longest = (0..blocks.len()).max_by_key(|place| left(*place)).unwrap_or_default();
+            if total == 0 {
+                on_text(NO_ANSWER);
+                let (text, used) = (NO_ANSWER.to_owned(), Vec::new());
+                return Ok(Answered { text, used, shown_from, id_probability: 1.0 });
+            }
+            if total > MAX_SHOWN {
+                shown_from[longest] += 1;
+                continue;
+            }
+            match self.ask(question, blocks, &shown_from, sampling, cancel, on_text).await {
+                Err(error) if error.code() == ErrorCode::ContextOverflow && total > 1 => {
+                    shown_from[longest] += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Answers from memories as they are given: for each speaker those that are related to the
+    /// question, as many as the model takes. The memories used are places in `memories`.
+    pub async fn answer_from(
+        &self,
+        question: &str,
+        memories: &[Memory],
+        sampling: Sampling,
+        cancel: &Cancel,
+        on_text: &mut dyn FnMut(&str),
+    ) -> Result<(String, Vec<usize>)> {
+        let question = clean_content(question, "a question")?;
+        let memories: Vec<&Memory> = memories.iter().collect();
+        let blocks = for_question(&memories, &question, self.model.info().candidates_per_speaker);
+        let candidates = SpeakerCandidates::of(&memories, &blocks);
+        let answered = self.answer(&question, &candidates, sampling, cancel, on_text).await?;
+        Ok((
+            answered.text,
+            answered.used.iter().map(|(block, place)| blocks[*block].1[*place].place).collect(),
+        ))
+    }
+
+    async fn ask(
+        &self,
+        question: &str,
+        blocks: &[SpeakerCandidates],
+        shown_from: &[usize],
+        sampling: Sampling,
+        cancel: &Cancel,
+        on_text: &mut dyn FnMut(&str),
+    ) -> Result<Answered> {
+        let info = self.model.info();
+        let mut places = Vec::new();
+        let mut shown = Vec::new();
+        for (block, (own, from)) in blocks.iter().zip(shown_from).enumerate() {
+            let candidates = &own.candidates[*from..];
+            if !candidates.is_empty() {
+                places.extend((*from..own.candidates.len()).map(|place| (block, place)));
+                let lines = candidates.iter().map(Candidate::line).collect();
+                shown.push(Block { speaker: own.speaker.clone(), lines });
+            }
+        }
+        let lines: Vec<String> = shown.iter().flat_map(|block| block.lines.iter().cloned()).collect();
+        let longest_copy = lines.iter().map(|line| line.len() + 8).sum::<usize>();
+        let mut stream = AnswerStream::new(lines.clone());
+        let request = Request {
+            messages: answer_messages(info.prompt_family, &shown, question),
+            grammar: Some(Grammar::Answer { lines }),
+            max_new_tokens: (MAX_ANSWER_TOKENS + 32 + longest_copy).min(info.context_length / 2),
+            sampling,
+        };
+        let generation =
+            self.model.generate(&request, cancel, &mut |piece| stream.push(piece, on_text)).await?;
+        let answer = parse_answer(&generation.text, places.len())?;
+        stream.finish(&answer.answer, on_text);
+        Ok(Answered {
+            text: one_line(&answer.answer),
+            used: answer.memories.into_iter().map(|id| places[id]).collect(),
+            shown_from: shown_from.to_vec(),
+            id_probability: generation.probability(Part::Id).min(1.0),
+        })
+    }
+}

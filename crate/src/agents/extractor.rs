@@ -1,0 +1,221 @@
+//! The extractor: the facts of one turn.
+
+use std::rc::Rc;
+
+use super::prompts::{extract_messages, one_line};
+use super::{dates, was_cut};
+use crate::bank::Turn;
+use crate::error::{Error, ErrorCode, Result};
+use crate::generation::{Cancel, Grammar, LanguageModel, MAX_TEXT_TOKENS, Request, Sampling, parse_facts};
+
+/// The most facts of one turn, or of one window of a long one.
+pub const MAX_FACTS: usize = 16;
+/// The longest content of a turn, in bytes of UTF-8.
+pub const MAX_CONTENT_BYTES: usize = 1 << 20;
+/// How many turns before a turn the extractor sees.
+pub const CONTEXT_TURNS: usize = 2;
+/// A piece this short is never split for want of room in the completion.
+const SMALL_PIECE: usize = 512;
+
+/// A statement that the extractor took out of a turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fact {
+    /// The statement, with its dates resolved.
+    pub text: String,
+    /// The relative dates as they were said.
+    pub phrases: Vec<String>,
+    /// What was said: the turn, or the window of it that the model read.
+    pub said: Turn,
+}
+
+/// Takes facts out of turns.
+#[derive(Clone)]
+pub struct Extractor {
+    model: Rc<dyn LanguageModel>,
+}
+
+impl Extractor {
+    /// An extractor that asks this model.
+    pub fn new(model: Rc<dyn LanguageModel>) -> Self {
+        Self { model }
+    }
+
+    /// The facts of `turn`, in the order in which it says them; `context` are the turns before
+    /// it, of which the last two are shown.
+    ///
+    /// A turn that does not fit into the model's context is read in windows, which end where
+    /// sentences do.
+    pub async fn extract(
+        &self,
+        context: &[Turn],
+        turn: &Turn,
+        sampling: Sampling,
+        cancel: &Cancel,
+    ) -> Result<Vec<Fact>> {
+        let turn = clean_turn(turn)?;
+        let length = self.model.info().context_length;
+        let context: Vec<Turn> = context[context.len().saturating_sub(CONTEXT_TURNS)..]
+            .iter()
+            .map(|t| shortened(t, length / 2))
+            .collect();
+        let mut pieces: Vec<&str> = split_to(&turn.content, length * 3);
+        pieces.reverse();
+        let mut facts = Vec::new();
+        while let Some(piece) = pieces.pop() {
+            let window = Turn { content: piece.to_owned(), ..turn.clone() };
+            let (texts, cut) = match self.read(&context, &window, sampling, cancel).await {
+                Ok(read) => read,
+                Err(error) if error.code() == ErrorCode::ContextOverflow && piece.len() > SMALL_PIECE / 8 => {
+                    let (first, second) = split_near_middle(piece).ok_or(error)?;
+                    pieces.extend([second, first]);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if let (true, Some((first, second))) =
+                (cut && piece.len() > SMALL_PIECE, split_near_middle(piece))
+            {
+                pieces.extend([second, first]);
+                continue;
+            }
+            facts.extend(texts.into_iter().map(|text| {
+                let resolved = dates::resolve(&text, turn.timestamp);
+                Fact { text: resolved.text, phrases: resolved.phrases, said: window.clone() }
+            }));
+        }
+        Ok(facts)
+    }
+
+    /// The facts of one window, and whether the model ran out of room for them. Context that
+    /// does not fit beside the window is left out, oldest first.
+    async fn read(
+        &self,
+        context: &[Turn],
+        window: &Turn,
+        sampling: Sampling,
+        cancel: &Cancel,
+    ) -> Result<(Vec<String>, bool)> {
+        let info = self.model.info();
+        let most = (MAX_FACTS * (MAX_TEXT_TOKENS + 4) + 16).min(info.context_length / 2);
+        let mut from = 0;
+        loop {
+            let request = Request {
+                messages: extract_messages(info.prompt_family, &context[from..], window),
+                grammar: Some(Grammar::Facts { max_facts: MAX_FACTS }),
+                max_new_tokens: most,
+                sampling,
+            };
+            match self.model.generate(&request, cancel, &mut |_| ()).await {
+                Ok(generation) => {
+                    let facts = parse_facts(&generation.text, MAX_FACTS)?;
+                    let texts = facts.iter().map(|fact| one_line(fact)).filter(|fact| !fact.is_empty());
+                    return Ok((texts.collect(), was_cut(&generation, &request, info.context_length)));
+                }
+                Err(error) if error.code() == ErrorCode::ContextOverflow && from < context.len() => from += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// The turn as the agents take it: a speaker, and content of 1 byte to 1 MiB on one line
+/// without control characters; otherwise `INVALID_ARGUMENT`.
+pub(super) fn clean_turn(turn: &Turn) -> Result<Turn> {
+    let content = clean_content(&turn.content, "a turn's content")?;
+    let speaker = one_line(&turn.speaker);
+    if speaker.is_empty() || speaker.len() > crate::bank::MAX_SPEAKER_BYTES {
+        return Err(Error::invalid(format!(
+            "a speaker's name is 1 to {} bytes of text",
+            crate::bank::MAX_SPEAKER_BYTES
+        )));
+    }
+    Ok(Turn { speaker, content, ..turn.clone() })
+}
+
+/// Text from outside, trimmed, with spaces for control characters other than line breaks.
+pub(super) fn clean_content(text: &str, what: &str) -> Result<String> {
+    if text.len() > MAX_CONTENT_BYTES {
+        return Err(Error::invalid(format!(
+            "{what} is at most {MAX_CONTENT_BYTES} bytes long, not {}; add it in parts",
+            text.len()
+        )));
+    }
+    let spaced: String = text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect();
+    let trimmed = spaced.trim();
+    if trimmed.is_empty() {
+        return Err(Error::invalid(format!("{what} is empty")));
+    }
+    Ok(trimmed.to_owned())
+}
+
+/// The end of a long turn: what was said last stands nearest to what follows.
+fn shortened(turn: &Turn, most: usize) -> Turn {
+    let mut start = turn.content.len().saturating_sub(most.max(1));
+    while !turn.content.is_char_boundary(start) {
+        start += 1;
+    }
+    Turn { content: turn.content[start..].to_owned(), ..turn.clone() }
+}
+
+/// The text in pieces of at most about `most` bytes.
+fn split_to(text: &str, most: usize) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let mut open = vec![text];
+    while let Some(piece) = open.pop() {
+        match if piece.len() > most { split_near_middle(piece) } else { None } {
+            Some((first, second)) => open.extend([second, first]),
+            None => pieces.push(piece),
+        }
+    }
+    pieces
+}
+
+/// Two parts that together are the text: parted at the end of a sentence in its middle half,
+/// else between two words there, else between two characters. `None` for a single character.
+fn split_near_middle(text: &str) -> Option<(&str, &str)> {
+    let middle = text.len() / 2;
+    let near = |ends: &dyn Fn(char, char) -> bool| {
+        let places = text.char_indices().zip(text.chars().skip(1)).filter(|((_, a), b)| ends(*a, *b));
+        let places = places.map(|((place, a), _)| place + a.len_utf8());
+        let inner = places.filter(|place| place.abs_diff(middle) <= text.len() / 4);
+        inner.min_by_key(|place| place.abs_diff(middle))
+    };
+    let sentence = |a: char, b: char| {
+        a == '\n' || matches!(a, '。' | '！' | '？') || (matches!(a, '.' | '!' | '?') && b.is_whitespace())
+    };
+    let place = near(&sentence).or_else(|| near(&|a: char, _| a.is_whitespace())).or_else(|| {
+        text.char_indices()
+            .map(|(place, _)| place)
+            .filter(|place| *place > 0)
+            .min_by_key(|place| place.abs_diff(middle))
+    })?;
+    Some(text.split_at(place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_loses_nothing_and_prefers_the_end_of_a_sentence() {
+        let text = "I have a dog. He is called Scout. We live in Lyon.";
+        assert_eq!(split_near_middle(text), Some(("I have a dog. He is called Scout.", " We live in Lyon.")));
+        assert_eq!(split_near_middle("one two three"), Some(("one ", "two three")));
+        assert_eq!(split_near_middle("日本語文"), Some(("日本", "語文")));
+        assert_eq!(split_near_middle("x"), None);
+        for most in [1, 7, 20] {
+            let long = format!("{text} {text}日本");
+            let pieces = split_to(&long, most);
+            assert_eq!(pieces.concat(), long);
+            assert!(pieces.iter().all(|piece| piece.len() <= most.max(3)));
+        }
+    }
+
+    #[test]
+    fn content_is_bounded_and_cleaned() {
+        assert_eq!(clean_content(" a\0b\u{7}c\nd ", "x").unwrap(), "a b c\nd");
+        for bad in ["", " \n\t", "\0\0", &"x".repeat(MAX_CONTENT_BYTES + 1)] {
+            assert_eq!(clean_content(bad, "x").unwrap_err().code(), ErrorCode::InvalidArgument);
+        }
+    }
+}
