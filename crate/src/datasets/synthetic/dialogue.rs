@@ -381,7 +381,7 @@ impl Author {
         let mut facts = Vec::new();
         let mut filled = Vec::new();
         for relation in &relations {
-            let (slots, fact) = self.put(me, relation)?;
+            let (slots, fact) = self.put(me, relation);
             facts.push(fact);
             filled.push(slots);
         }
@@ -412,7 +412,7 @@ impl Author {
     }
 
     /// States the usual fact of a relation, as an ADD or as an UPDATE of what is there.
-    fn put(&mut self, me: usize, relation: &'static Relation) -> Option<(Slots, GoldFact)> {
+    fn put(&mut self, me: usize, relation: &'static Relation) -> (Slots, GoldFact) {
         let mut slots = Slots::new();
         for (name, _) in relation.slots.iter().rev() {
             let value = self.fresh(relation, name, &slots);
@@ -422,15 +422,13 @@ impl Author {
         let at = self.speakers[me].entries.iter().position(|entry| entry.relation.name == relation.name);
         let Some(at) = at else {
             let fact = self.remember(me, relation, slots.clone(), None, said, resolved);
-            return Some((slots, fact));
+            return (slots, fact);
         };
         let evidence = vec![self.dia_id.clone()];
         let entry = &mut self.speakers[me].entries[at];
         let op = if entry.text == resolved { OperationKind::Noop } else { OperationKind::Update };
-        if op == OperationKind::Update || slots == entry.slots {
-            entry.slots.clone_from(&slots);
-        }
         if op == OperationKind::Update {
+            entry.slots.clone_from(&slots);
             entry.when = None;
             entry.text.clone_from(&resolved);
             entry.evidence = evidence;
@@ -444,7 +442,7 @@ impl Author {
             key: entry.key.clone(),
             relation: relation.name.to_owned(),
         };
-        Some((slots, fact))
+        (slots, fact)
     }
 
     fn remember(
