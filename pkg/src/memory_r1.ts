@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 import type { Backend, CallOptions, Method } from "./backend.js";
 import * as convert from "./convert.js";
 import { connect, isPersisted } from "./create.js";

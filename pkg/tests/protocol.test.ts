@@ -101,8 +101,14 @@ describe("a worker", () => {
       make,
     );
     const order: string[] = [];
-    const slow = engine.call("get", { id: "a" }).then((value) => (order.push("slow"), value));
-    const fast = engine.call("info", {}).then((value) => (order.push("fast"), value));
+    const slow = engine.call("get", { id: "a" }).then((value) => {
+      order.push("slow");
+      return value;
+    });
+    const fast = engine.call("info", {}).then((value) => {
+      order.push("fast");
+      return value;
+    });
     expect(await slow).toEqual(["get", { id: "a" }]);
     expect(await fast).toEqual(["info", {}]);
     expect(order).toEqual(["fast", "slow"]);
@@ -184,7 +190,11 @@ describe("a worker", () => {
   it("that cannot be replaced says so, and the next call tries again", async () => {
     let broken = false;
     const { make } = workers(
-      (hooks) => async (_id, method) => (method === "panic" ? (hooks.onTrap("gone"), never()) : "back"),
+      (hooks) => async (_id, method) => {
+        if (method !== "panic") return "back";
+        hooks.onTrap("gone");
+        return never();
+      },
       () => {
         if (broken) throw new MemoryR1Error("NOT_REACHABLE", "no network");
       },
@@ -199,7 +209,10 @@ describe("a worker", () => {
   });
 
   it("that lost the GPU says so", async () => {
-    const { make } = workers((hooks) => async () => (hooks.onTrap("wgpu: Device was lost"), never()));
+    const { make } = workers((hooks) => async () => {
+      hooks.onTrap("wgpu: Device was lost");
+      return never();
+    });
     const engine = await InWorker.start(OPTIONS, quiet, make);
     await expect(engine.call("answer", {})).rejects.toMatchObject({ code: "DEVICE_LOST" });
     await engine.close();
