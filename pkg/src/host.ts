@@ -7,7 +7,7 @@ import { publicScope, scope as readScope, type WireScope } from "./convert.js";
 import { abortError, MemoryR1Error, toWire } from "./errors.js";
 import { makeYield, probeAdapter, readLocalFile } from "./platform.js";
 import type { EngineOptions, StoreMethod } from "./protocol.js";
-import type { LoadProgress, Scope } from "./types.js";
+import type { Info, LoadProgress, Scope } from "./types.js";
 
 /** What a host calls back. */
 export interface HostHooks {
@@ -53,6 +53,8 @@ export class Host {
       (stage: LoadProgress["stage"], text: string) => progress.stage(stage, text),
       hooks.store === undefined ? undefined : engineStore(hooks.store),
     );
+    const info = (await engine.call(0, "info", {}, undefined)) as Pick<Info, "reason" | "selfCheck">;
+    if (info.selfCheck.status === "failed") console.warn(`memory-r1: ${info.reason}`);
     progress.stage("ready", "Ready");
     return new Host(engine);
   }
