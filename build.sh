@@ -2,11 +2,14 @@
 # The one entrance. `./build.sh help` says what there is.
 set -euo pipefail
 cd "$(dirname "$0")"
+export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
 
 WASM_BINDGEN_VERSION=0.2.130
 WASM_PACK_VERSION=0.15.1
-NATIVE_TARGET="$PWD/target/native"
-WASM_TARGET="$PWD/target/wasm"
+# Native and wasm builds would wait for each other's lock in one folder.
+NATIVE_TARGET="${NATIVE_TARGET:-$PWD/target/native}"
+WASM_TARGET="${WASM_TARGET:-$PWD/target/wasm}"
+export MEMORY_R1_BIN="$NATIVE_TARGET/release/memory-r1"
 # Features that every browser with WebGPU has; `--all-features` makes a module that Chromium refuses.
 WASM_OPT_FEATURES=(--enable-simd --enable-bulk-memory --enable-reference-types
   --enable-nontrapping-float-to-int --enable-sign-ext --enable-mutable-globals --enable-multivalue)
@@ -54,7 +57,6 @@ cargo_tool() { # name, version, further arguments of `cargo install`
 setup() {
   has cargo || fail "missing: Rust 1.95 or newer; get it from rustup"
   has node || fail "missing: Node.js 20 or newer"
-  export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
   debian_packages
   if has rustup && ! rustup target list --installed | grep -q '^wasm32-unknown-unknown$'; then
     say "adding the wasm32 target"
@@ -105,9 +107,14 @@ page() {
 
 STEPS=() PASSED=0 FAILED=0
 step() { # title, command...
-  local title=$1 start=$SECONDS verdict=ok; shift
+  local title=$1 start=$SECONDS verdict=ok code; shift
   say "$title"
-  if "$@"; then PASSED=$((PASSED + 1)); else FAILED=$((FAILED + 1)); verdict=FAILED; fi
+  # Not in a condition: there bash would go on behind a command that fails within the step.
+  set +e
+  (set -e; "$@")
+  code=$?
+  set -e
+  if [ $code = 0 ]; then PASSED=$((PASSED + 1)); else FAILED=$((FAILED + 1)); verdict=FAILED; fi
   STEPS+=("$(printf '%6d s  %-6s  %s' $((SECONDS - start)) "$verdict" "$title")")
 }
 
@@ -123,14 +130,15 @@ tests() {
   step "setup" setup
   step "formatting" cargo fmt --all --check
   step "TypeScript lint" npm run --silent lint
-  step "clippy" on_native clippy --release --all-targets --quiet -- -D warnings
+  step "clippy and check, with the CUDA backend" \
+    on_native clippy --release --all-targets --features cuda --quiet -- -D warnings
   step "clippy on wasm32" on_wasm clippy --release --target wasm32-unknown-unknown --quiet -- -D warnings
-  step "check with CUDA" on_native check --release --features cuda --quiet
-  step "Rust tests" on_native test --release
+  step "Rust tests" on_native test --release --quiet
   step "command line" native
   step "npm package" wasm
   step "Rust tests in Chromium (WebGPU on a software adapter, and CPU)" in_browser
   step "TypeScript tests" npm run --silent test --workspace pkg
+  step "the packed package on Node" npm run --silent test:node --workspace tests
   step "demo page" page
   step "the page in Chromium, as a person would use it" npm run --silent test --workspace tests
   step "sizes" node tests/size.mjs
