@@ -13,6 +13,7 @@ mod memories;
 mod output;
 mod score;
 mod synth;
+mod train;
 mod undo;
 
 use std::process::ExitCode;
@@ -51,6 +52,8 @@ enum Command {
     Synth(synth::Arguments),
     /// F1, BLEU-1 and exact match of predictions.
     Score(score::Arguments),
+    /// Trains a model.
+    Train(train::Arguments),
     /// The backends and adapters that this build sees.
     Devices(devices::Arguments),
 }
@@ -81,6 +84,7 @@ fn run(command: &Command, output: &mut Output) -> Result<()> {
         Command::Import(arguments) => import::run(arguments, output),
         Command::Synth(arguments) => synth::run(arguments, output),
         Command::Score(arguments) => score::run(arguments, output),
+        Command::Train(arguments) => train::run(arguments, output),
         Command::Devices(arguments) => devices::run(arguments, output),
     }
 }
