@@ -28,9 +28,6 @@ function nanoUrl(name: string): URL | undefined {
   }
 }
 
-/** What the engine reads; licences and the like stay where they are. */
-const READ = /\.safetensors$|\.jinja$|config\.json$|tokenizer\.json$/;
-
 interface Listed {
   name: string;
   size: number;
@@ -63,7 +60,7 @@ type Open = (name: string, onLoaded: (loaded: number) => void, size?: number) =>
 
 function opener(source: ModelSource, signal: AbortSignal | undefined): Open {
   if (source.kind === "files") {
-    const byName = new Map(source.files.map(({ name, data }) => [name, data]));
+    const byName = new Map(source.files.map((file) => [file.name, file]));
     return async (name) => {
       const file = byName.get(name);
       if (file === undefined) throw missing(name, "is not among the chosen files");
@@ -153,19 +150,16 @@ function readList(manifest: Uint8Array): Listed[] {
       "the bundle's manifest.json lists no files; get the bundle again",
     );
   }
-  const entries = Object.entries(files as Record<string, { size?: unknown } | null>);
-  return entries
-    .filter(([name]) => READ.test(name))
-    .map(([name, entry]) => {
-      const size = entry?.size;
-      if (!/^[\w-][\w.-]*$/.test(name) || typeof size !== "number" || !(size >= 0 && size < 2 ** 32)) {
-        throw new MemoryR1Error(
-          "MODEL_INTEGRITY",
-          `the bundle's manifest.json lists ${JSON.stringify(name)} wrongly`,
-        );
-      }
-      return { name, size };
-    });
+  return Object.entries(files as Record<string, { size?: unknown } | null>).map(([name, entry]) => {
+    const size = entry?.size;
+    if (!/^[\w-][\w.-]*$/.test(name) || typeof size !== "number" || !(size >= 0 && size < 2 ** 32)) {
+      throw new MemoryR1Error(
+        "MODEL_INTEGRITY",
+        `the bundle's manifest.json lists ${JSON.stringify(name)} wrongly`,
+      );
+    }
+    return { name, size };
+  });
 }
 
 function missing(name: string, why: string): MemoryR1Error {

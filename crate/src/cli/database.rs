@@ -10,21 +10,21 @@ use crate::store::SqliteStore;
 
 /// Whose memory.
 #[derive(Clone, Debug, Args)]
-pub(super) struct ScopeArguments {
+pub(in crate::cli) struct ScopeArguments {
     /// The person whose memory it is.
     #[arg(long, value_name = "ID")]
-    pub(super) user: Option<String>,
+    pub(in crate::cli) user: Option<String>,
     /// The agent whose memory it is.
     #[arg(long, value_name = "ID")]
-    pub(super) agent: Option<String>,
+    pub(in crate::cli) agent: Option<String>,
     /// The conversation that it is of.
     #[arg(long, value_name = "ID")]
-    pub(super) run: Option<String>,
+    pub(in crate::cli) run: Option<String>,
 }
 
 impl ScopeArguments {
     /// The scope, which needs an id at least.
-    pub(super) fn scope(&self) -> Result<Scope> {
+    pub(in crate::cli) fn scope(&self) -> Result<Scope> {
         let scope = self.given();
         if scope == Scope::default() {
             return Err(Error::invalid("whose memory? give --user, --agent or --run"));
@@ -34,7 +34,7 @@ impl ScopeArguments {
     }
 
     /// The scope, or nothing where no id was given: then all are meant.
-    pub(super) fn filter(&self) -> Result<Option<Scope>> {
+    pub(in crate::cli) fn filter(&self) -> Result<Option<Scope>> {
         if self.given() == Scope::default() { Ok(None) } else { self.scope().map(Some) }
     }
 
@@ -45,7 +45,7 @@ impl ScopeArguments {
 
 /// Which database.
 #[derive(Clone, Debug, Args)]
-pub(super) struct DatabaseArguments {
+pub(in crate::cli) struct DatabaseArguments {
     /// The SQLite file that holds the journals.
     #[arg(long, value_name = "FILE")]
     db: PathBuf,
@@ -53,7 +53,7 @@ pub(super) struct DatabaseArguments {
 
 impl DatabaseArguments {
     /// Opens the file, and makes it where there is none.
-    pub(super) fn open_or_create(&self) -> Result<SqliteStore> {
+    pub(in crate::cli) fn open_or_create(&self) -> Result<SqliteStore> {
         if let Some(folder) = self.db.parent().filter(|folder| !folder.as_os_str().is_empty())
             && !folder.is_dir()
         {
@@ -63,7 +63,7 @@ impl DatabaseArguments {
     }
 
     /// Opens a file that is there: reading makes none.
-    pub(super) fn open(&self) -> Result<SqliteStore> {
+    pub(in crate::cli) fn open(&self) -> Result<SqliteStore> {
         if !self.db.is_file() {
             let name = self.db.display();
             return Err(not_there(&format!("{name} is not there; `memory-r1 add` makes a database")));
@@ -77,27 +77,26 @@ fn not_there(message: &str) -> Error {
 }
 
 /// The time on this machine's clock.
-pub(super) fn now() -> Timestamp {
+pub(in crate::cli) fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let millis = since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
     Timestamp::from_millis(millis).unwrap_or_default()
 }
 
 /// `user=ann run=3`, for people.
-pub(super) fn scope_name(scope: &Scope) -> String {
+pub(in crate::cli) fn scope_name(scope: &Scope) -> String {
     let ids = [("user", &scope.user_id), ("agent", &scope.agent_id), ("run", &scope.run_id)];
     let given = ids.iter().filter_map(|(name, id)| id.as_ref().map(|id| format!("{name}={id}")));
     given.collect::<Vec<_>>().join(" ")
 }
 
 /// The error for a scope without a journal.
-pub(super) fn nothing_in(scope: &Scope) -> Error {
+pub(in crate::cli) fn nothing_in(scope: &Scope) -> Error {
     Error::new(ErrorCode::NotFound, format!("nothing was ever remembered for {}", scope_name(scope)))
 }
 
 /// A journal's id out of the machine's randomness, or out of a seed.
-#[allow(dead_code)]
-pub(super) fn new_journal_id(seed: Option<u64>, scope: &Scope) -> Result<String> {
+pub(in crate::cli) fn new_journal_id(seed: Option<u64>, scope: &Scope) -> Result<String> {
     if let Some(seed) = seed {
         return Ok(crate::bank::seeded_journal_id(seed, scope));
     }
@@ -108,12 +107,12 @@ pub(super) fn new_journal_id(seed: Option<u64>, scope: &Scope) -> Result<String>
 }
 
 /// How many of something: `1 memory`, `2 memories`.
-pub(super) fn count(n: usize, one: &str, many: &str) -> String {
+pub(in crate::cli) fn count(n: usize, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
 
 /// The journals of every scope that agrees with the filter's ids.
-pub(super) async fn journals(
+pub(in crate::cli) async fn journals(
     store: &dyn crate::store::Store,
     filter: Option<&Scope>,
 ) -> Result<Vec<Journal>> {

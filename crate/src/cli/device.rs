@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorCode, Result};
 
 /// Where a model computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum Device {
+pub(in crate::cli) enum Device {
     /// The processor; in every build.
     #[default]
     Cpu,
@@ -20,10 +20,10 @@ pub(super) enum Device {
 }
 
 impl Device {
-    pub(super) const ALL: [Self; 4] = [Self::Cpu, Self::Cuda, Self::Vulkan, Self::Webgpu];
+    pub(in crate::cli) const ALL: [Self; 4] = [Self::Cpu, Self::Cuda, Self::Vulkan, Self::Webgpu];
 
     /// The name on the command line.
-    pub(super) fn name(self) -> &'static str {
+    pub(in crate::cli) fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
             Self::Cuda => "cuda",
@@ -33,7 +33,7 @@ impl Device {
     }
 
     /// Whether this build has the backend.
-    pub(super) fn is_built(self) -> bool {
+    pub(in crate::cli) fn is_built(self) -> bool {
         match self {
             Self::Cpu => true,
             Self::Cuda => cfg!(feature = "cuda"),
@@ -44,7 +44,7 @@ impl Device {
 
     /// What the machine has for it; the error is why it has nothing. Asked before a backend is
     /// touched, because burn's panic where the driver is missing.
-    pub(super) fn look(self) -> Result<String, String> {
+    pub(in crate::cli) fn look(self) -> Result<String, String> {
         match self {
             Self::Cpu => {
                 let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -62,8 +62,7 @@ impl Device {
     }
 
     /// An error unless this build and this machine can compute there.
-    #[allow(dead_code)]
-    pub(super) fn require(self) -> Result<()> {
+    pub(in crate::cli) fn require(self) -> Result<()> {
         let unsupported = |message: String| Err(Error::new(ErrorCode::ModelUnsupported, message));
         let name = self.name();
         if !self.is_built() {

@@ -3,17 +3,25 @@
 //! Results go to standard output, progress and errors to standard error. The exit status is 0
 //! for success, 1 for a failure (one line says which) and 2 for wrong usage.
 
+mod add;
+mod agent;
+mod answer;
 mod database;
 mod device;
 mod devices;
+mod eval;
 mod export;
+mod generate;
 mod history;
 mod import;
+mod interrupt;
 mod memories;
+mod model;
 mod output;
+mod pack;
+mod progress;
 mod score;
 mod synth;
-mod train;
 mod undo;
 
 use std::process::ExitCode;
@@ -38,6 +46,12 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Chat-templated generation.
+    Generate(generate::Arguments),
+    /// Remember what was said.
+    Add(add::Arguments),
+    /// Answer a question from what is remembered.
+    Answer(answer::Arguments),
     /// What is remembered.
     Memories(memories::Arguments),
     /// What happened to one memory, or all events of a scope.
@@ -50,10 +64,12 @@ enum Command {
     Import(import::Arguments),
     /// Made-up conversations with gold operations.
     Synth(synth::Arguments),
+    /// Benchmarks of the whole pipeline.
+    Eval(eval::Arguments),
     /// F1, BLEU-1 and exact match of predictions.
     Score(score::Arguments),
-    /// Trains a model.
-    Train(train::Arguments),
+    /// A bundle for the browser out of a model's folder.
+    Pack(pack::Arguments),
     /// The backends and adapters that this build sees.
     Devices(devices::Arguments),
 }
@@ -77,14 +93,18 @@ pub fn main() -> ExitCode {
 
 fn run(command: &Command, output: &mut Output) -> Result<()> {
     match command {
+        Command::Generate(arguments) => generate::run(arguments, output),
+        Command::Add(arguments) => add::run(arguments, output),
+        Command::Answer(arguments) => answer::run(arguments, output),
         Command::Memories(arguments) => memories::run(arguments, output),
         Command::History(arguments) => history::run(arguments, output),
         Command::Undo(arguments) => undo::run(arguments, output),
         Command::Export(arguments) => export::run(arguments, output),
         Command::Import(arguments) => import::run(arguments, output),
         Command::Synth(arguments) => synth::run(arguments, output),
+        Command::Eval(arguments) => eval::run(arguments, output),
+        Command::Pack(arguments) => pack::run(arguments, output),
         Command::Score(arguments) => score::run(arguments, output),
-        Command::Train(arguments) => train::run(arguments, output),
         Command::Devices(arguments) => devices::run(arguments, output),
     }
 }

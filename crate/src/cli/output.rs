@@ -8,19 +8,23 @@ use serde::Serialize;
 use crate::error::{Error, ErrorCode, Result};
 
 /// Standard output as text or as one JSON document, and standard error.
-pub(super) struct Output {
+pub(in crate::cli) struct Output {
     json: bool,
     /// Nobody reads our output any more (`memory-r1 … | head`): say no more, and fail quietly.
     closed: bool,
 }
 
 impl Output {
-    pub(super) fn new(json: bool) -> Self {
+    pub(in crate::cli) fn new(json: bool) -> Self {
         Self { json, closed: false }
     }
 
     /// The result of the command: `value` with `--json`, else the text.
-    pub(super) fn result(&mut self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+    pub(in crate::cli) fn result(
+        &mut self,
+        value: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<()> {
         if self.json {
             let json = serde_json::to_string_pretty(value)
                 .map_err(|error| Error::internal("the result as JSON").with_source(error))?;
@@ -32,12 +36,12 @@ impl Output {
     }
 
     /// Whether the result is to be JSON.
-    pub(super) fn is_json(&self) -> bool {
+    pub(in crate::cli) fn is_json(&self) -> bool {
         self.json
     }
 
     /// Text on standard output, at once.
-    pub(super) fn write(&mut self, text: &str) -> Result<()> {
+    pub(in crate::cli) fn write(&mut self, text: &str) -> Result<()> {
         let mut out = stdout().lock();
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
@@ -52,13 +56,12 @@ impl Output {
 
     /// A line for the person who waits.
     #[expect(clippy::unused_self, reason = "all that a command says goes through its output")]
-    #[allow(dead_code)]
-    pub(super) fn note(&self, line: &str) {
+    pub(in crate::cli) fn note(&self, line: &str) {
         let _ = writeln!(stderr(), "{line}");
     }
 
     /// Says why the command failed, in one line.
-    pub(super) fn fail(&self, error: &Error) -> ExitCode {
+    pub(in crate::cli) fn fail(&self, error: &Error) -> ExitCode {
         if self.closed {
             return ExitCode::SUCCESS;
         }

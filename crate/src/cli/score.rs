@@ -13,13 +13,13 @@ use crate::evaluation::{Tally, Totals, read_pairs};
 
 /// F1, BLEU-1 and exact match, each in 0..1. Category 5 (adversarial) is not in the totals.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// JSON lines of {"prediction", "answer", "category"}; the category may be left out.
     #[arg(long, value_name = "FILE")]
     pairs: PathBuf,
 }
 
-pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
+pub(in crate::cli) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     let name = arguments.pairs.display();
     let file = File::open(&arguments.pairs).map_err(|error| {
         Error::new(ErrorCode::NotReachable, format!("{name} could not be read")).with_source(error)
@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
 }
 
 /// The totals for people, times 100 as papers print them.
-pub(super) fn table(totals: &Totals) -> String {
+pub(in crate::cli) fn table(totals: &Totals) -> String {
     let mut text =
         format!("{:<10} {:>6} {:>7} {:>7} {:>7} {:>9}\n", "category", "n", "F1", "BLEU-1", "EM", "declined");
     for (name, category) in &totals.by_category {

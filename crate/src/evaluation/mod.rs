@@ -1,9 +1,17 @@
 //! How good the memory is: scores of answers, and benchmarks that run the whole pipeline.
 
+mod locomo;
 mod metrics;
+mod ops;
+mod report;
+mod run_folder;
 mod scores;
 mod word_tokenizer;
 
+pub use locomo::{BankState, LocomoProgress, LocomoRun, LocomoSettings, QuestionOutcome, Shown};
 pub use metrics::{Scores, bleu1, declines, exact_match, f1, normalise_answer};
+pub use ops::{Decided, OpScores, OpsOutcome, OpsTotals, TargetRecall, ops_totals, read_cases, run_case};
+pub use report::{EvidenceRecall, Intervals, LocomoReport};
+pub use run_folder::RunFolder;
 pub use scores::{Category, CategoryScores, Pair, Tally, Totals, read_pairs};
 pub use word_tokenizer::word_tokenize;

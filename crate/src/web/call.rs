@@ -32,8 +32,6 @@ pub(super) struct Context {
 struct Add {
     scope: Scope,
     turns: Vec<Turn>,
-    #[serde(default)]
-    context: Vec<Turn>,
     metadata: Option<Map<String, Value>>,
     infer: bool,
     extract_from: Option<ExtractFrom>,
@@ -238,7 +236,6 @@ impl Context {
         let options = AddOptions {
             infer: add.infer,
             extract_from: add.extract_from.unwrap_or(self.extract_from),
-            context: add.context,
             metadata: add.metadata.unwrap_or_default(),
             sampling: self.sampling(),
             on_progress: on_event.map(|on_event| {

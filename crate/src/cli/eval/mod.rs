@@ -1,0 +1,31 @@
+//! `eval`: benchmarks of the whole pipeline.
+
+mod locomo;
+mod ops;
+
+use clap::{Args, Subcommand};
+
+use super::output::Output;
+use crate::error::Result;
+
+/// Runs a benchmark of the whole pipeline.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+#[derive(Debug, Subcommand)]
+enum Benchmark {
+    /// Single turns on given memories: is the operation right?
+    Ops(ops::Arguments),
+    /// Long conversations of two speakers, then questions about them.
+    Locomo(locomo::Arguments),
+}
+
+pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
+    match &arguments.benchmark {
+        Benchmark::Ops(arguments) => ops::run(arguments, output),
+        Benchmark::Locomo(arguments) => locomo::run(arguments, output),
+    }
+}

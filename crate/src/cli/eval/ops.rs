@@ -1,0 +1,160 @@
+//! `eval ops`.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{BufReader, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use futures_lite::future::block_on;
+use serde::Serialize;
+
+use crate::cli::interrupt::on_interrupt;
+use crate::cli::model::ModelArguments;
+use crate::cli::output::Output;
+use crate::cli::progress::Progress;
+use crate::error::{Error, ErrorCode, Result};
+use crate::evaluation::{OpsOutcome, OpsTotals, ops_totals, read_cases, run_case};
+
+/// Each case is a bank and a turn; it passes when the pipeline decides an operation that the case
+/// accepts, and nothing else but NOOP.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The cases, JSON lines (`memory-r1 synth --ops` makes some).
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    #[command(flatten)]
+    model: ModelArguments,
+    /// At most this many cases.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// The seed of the sampler.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Write what became of each case to DIR/cases.jsonl, and the totals to DIR/report.json.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print this many cases that failed, the surest mistakes first.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    worst: usize,
+}
+
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    totals: OpsTotals,
+    device: &'static str,
+    model: String,
+    fingerprint: String,
+    seconds: f64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    worst: Vec<OpsOutcome>,
+}
+
+pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
+    let name = arguments.data.display();
+    let file = File::open(&arguments.data).map_err(|error| {
+        Error::new(ErrorCode::NotReachable, format!("{name} could not be read")).with_source(error)
+    })?;
+    let mut cases = read_cases(BufReader::new(file))
+        .map_err(|error| Error::new(error.code(), format!("{name}: {}", error.message())))?;
+    cases.truncate(arguments.limit.unwrap_or(usize::MAX));
+    if cases.is_empty() {
+        return Err(Error::invalid(format!("{name} holds no cases")));
+    }
+    let model = arguments.model.load()?;
+    let cancel = on_interrupt()?;
+    let start = Instant::now();
+    let mut progress = Progress::new(cases.len() as u64);
+    let mut outcomes = Vec::with_capacity(cases.len());
+    for case in &cases {
+        let outcome = block_on(run_case(&model, case, arguments.seed, &cancel))
+            .map_err(|error| Error::new(error.code(), format!("case {}: {}", case.id, error.message())))?;
+        outcomes.push(outcome);
+        progress.at(outcomes.len() as u64, cases.len() as u64, "cases", output);
+    }
+    progress.finish();
+    let info = model.info();
+    let mut report = Report {
+        totals: ops_totals(&outcomes, info.manager_candidates),
+        device: arguments.model.device.name(),
+        model: info.name.clone(),
+        fingerprint: info.fingerprint.clone(),
+        seconds: start.elapsed().as_millis() as f64 / 1000.0,
+        worst: Vec::new(),
+    };
+    if let Some(folder) = &arguments.out {
+        write(folder, &outcomes, &report).map_err(|error| {
+            Error::new(ErrorCode::NotReachable, format!("{} could not be written", folder.display()))
+                .with_source(error)
+        })?;
+    }
+    report.worst = worst(outcomes, arguments.worst);
+    output.result(&report, || text(&report))
+}
+
+fn write(folder: &Path, outcomes: &[OpsOutcome], report: &Report) -> std::io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut cases = BufWriter::new(File::create(folder.join("cases.jsonl"))?);
+    for outcome in outcomes {
+        serde_json::to_writer(&mut cases, outcome)?;
+        cases.write_all(b"\n")?;
+    }
+    cases.flush()?;
+    fs::write(folder.join("report.json"), serde_json::to_string_pretty(report)? + "\n")
+}
+
+/// The failed cases, those first where the wrong operation was the most probable.
+fn worst(outcomes: Vec<OpsOutcome>, most: usize) -> Vec<OpsOutcome> {
+    let surest =
+        |outcome: &OpsOutcome| outcome.decided.iter().map(|decided| decided.probability).fold(0.0, f64::max);
+    let mut failed: Vec<OpsOutcome> = outcomes.into_iter().filter(|outcome| !outcome.passed).collect();
+    failed.sort_by(|a, b| surest(b).total_cmp(&surest(a)));
+    failed.truncate(most);
+    failed
+}
+
+fn text(report: &Report) -> String {
+    let totals = &report.totals;
+    let mut text = format!("{:<8} {:>5} {:>7} {:>9}  decided\n", "asked", "n", "passed", "accuracy");
+    for (op, scores) in &totals.by_op {
+        let decided: Vec<String> =
+            scores.decided.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        let _ = writeln!(
+            text,
+            "{op:<8} {:>5} {:>7} {:>9.3}  {}",
+            scores.n,
+            scores.passed,
+            scores.accuracy,
+            decided.join(", ")
+        );
+    }
+    let _ = writeln!(text, "{:<8} {:>5} {:>7} {:>9.3}", "all", totals.n, totals.passed, totals.accuracy);
+    let recall = totals.target_recall;
+    let _ = writeln!(
+        text,
+        "target recall@{}: {:.3} of {} cases ({:.3} where a fact was found)",
+        recall.k, recall.recall, recall.n, recall.recall_with_fact
+    );
+    let _ = writeln!(text, "{} on {}, {:.1} s", report.model, report.device, report.seconds);
+    for outcome in &report.worst {
+        let _ = writeln!(text, "\n{}  {:?}", outcome.id, outcome.turn);
+        for accept in &outcome.accept {
+            let target = accept.target.as_deref().unwrap_or("-");
+            let _ = writeln!(text, "  wanted  {} {target} {:?}", accept.op, accept.contains);
+        }
+        if outcome.decided.is_empty() {
+            let _ = writeln!(text, "  decided nothing: no fact was found");
+        }
+        for decided in &outcome.decided {
+            let target = decided.target.as_deref().unwrap_or("-");
+            let _ = writeln!(
+                text,
+                "  decided {} {target} {:?} (p {:.3}) for {:?}",
+                decided.op, decided.text, decided.probability, decided.fact
+            );
+        }
+    }
+    text
+}

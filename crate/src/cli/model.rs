@@ -1,0 +1,101 @@
+//! The model that a command asks: which folder, on which device.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use clap::Args;
+
+use super::device::Device;
+use crate::checkpoint::{COMPANIONS, CONFIG, Files, MANIFEST};
+use crate::error::{Error, ErrorCode, Result};
+use crate::generation::{LanguageModel, LocalModel, no_turn};
+use crate::kernels::Kernels;
+
+/// The variable that names a model's folder.
+const VARIABLE: &str = "MEMORY_R1_MODEL";
+/// Where the repository keeps the model that ships with the package.
+const BUNDLED: &str = "pkg/models/nano";
+
+/// Which model, and where it computes.
+#[derive(Clone, Debug, Args)]
+pub(in crate::cli) struct ModelArguments {
+    /// The model's folder: a bundle, or Hugging Face's layout. Without it the one that the
+    /// variable MEMORY_R1_MODEL names, else the bundled nano.
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Where it computes.
+    #[arg(long, value_enum, default_value_t)]
+    pub(in crate::cli) device: Device,
+}
+
+impl ModelArguments {
+    /// Loads it.
+    pub(in crate::cli) fn load(&self) -> Result<Rc<dyn LanguageModel>> {
+        self.device.require()?;
+        let folder = self.folder()?;
+        let files = read_folder(&folder)?;
+        let model = match self.device {
+            Device::Cpu => load::<burn::backend::Flex>(&files),
+            #[cfg(feature = "cuda")]
+            Device::Cuda => load::<burn::backend::Cuda>(&files),
+            #[cfg(any(feature = "vulkan", feature = "webgpu"))]
+            Device::Vulkan | Device::Webgpu => load::<burn::backend::wgpu::Wgpu>(&files),
+            // `require` has refused what this build lacks.
+            #[allow(unreachable_patterns)]
+            _ => Err(Error::internal("a device without its backend")),
+        };
+        model.map_err(|error| {
+            Error::new(error.code(), format!("the model in {}: {}", folder.display(), error.message()))
+        })
+    }
+
+    fn folder(&self) -> Result<PathBuf> {
+        if let Some(folder) = &self.model {
+            return Ok(folder.clone());
+        }
+        if let Some(folder) = env::var_os(VARIABLE).filter(|folder| !folder.is_empty()) {
+            return Ok(PathBuf::from(folder));
+        }
+        let program = env::current_exe().and_then(fs::canonicalize).ok();
+        let starts = [program, env::current_dir().ok()];
+        let above = starts.iter().flatten().flat_map(|start| start.ancestors());
+        above.map(|folder| folder.join(BUNDLED)).find(|folder| folder.join(CONFIG).is_file()).ok_or_else(|| {
+            Error::new(
+                ErrorCode::NotReachable,
+                format!("there is no model: give --model DIR, set {VARIABLE}, or run within the repository, which has one in {BUNDLED}"),
+            )
+        })
+    }
+}
+
+fn load<B: Kernels>(files: &Files) -> Result<Rc<dyn LanguageModel>> {
+    Ok(Rc::new(LocalModel::<B>::load(files, &B::Device::default(), no_turn())?))
+}
+
+/// The files of a model's folder: those that a model is read from, its licence and its card.
+pub(in crate::cli) fn read_folder(folder: &Path) -> Result<Files> {
+    let unreadable = |path: &Path, error| {
+        Error::new(ErrorCode::NotReachable, format!("{} could not be read", path.display()))
+            .with_source(error)
+    };
+    let mut files = Files::new();
+    for entry in fs::read_dir(folder).map_err(|error| unreadable(folder, error))? {
+        let path = entry.map_err(|error| unreadable(folder, error))?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { continue };
+        let is_weights = name.ends_with(".safetensors") || name == "model.safetensors.index.json";
+        let is_known = [CONFIG, MANIFEST, "README.md"].contains(&&*name) || COMPANIONS.contains(&&*name);
+        if is_weights || is_known || name.starts_with("LICEN") {
+            let bytes = fs::read(&path).map_err(|error| unreadable(&path, error))?;
+            files.insert(name, bytes);
+        }
+    }
+    if files.contains_key(CONFIG) {
+        return Ok(files);
+    }
+    Err(Error::new(
+        ErrorCode::ModelIntegrity,
+        format!("{} is no model's folder: it has no {CONFIG}", folder.display()),
+    ))
+}

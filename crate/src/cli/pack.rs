@@ -1,0 +1,155 @@
+//! `pack`: a bundle for the browser out of a model's folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::backend::flex::FlexDevice;
+use clap::{Args, ValueEnum};
+use futures_lite::future::block_on;
+use serde::Serialize;
+
+use super::model::read_folder;
+use super::output::Output;
+use crate::checkpoint::{
+    Files, MANIFEST, Manifest, PackOptions, Quantization, TrainingRun, fingerprint, pack, verify,
+};
+use crate::error::{Error, ErrorCode, Result};
+
+/// Makes a bundle: weights in one file, a manifest with the hash of every file. What is not said
+/// is taken from the folder's own manifest, where it has one.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The model's folder, in Hugging Face's layout or a bundle.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// How the weights are written.
+    #[arg(long, value_enum)]
+    quantize: Precision,
+    /// The bundle's folder; what a bundle in it had before is replaced.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The bundle's name; the folder's without it.
+    #[arg(long)]
+    name: Option<String>,
+    /// How prompts are worded for it.
+    #[arg(long, value_enum)]
+    prompts: Option<Prompts>,
+    /// The longest prompt and completion together, in tokens.
+    #[arg(long, value_name = "N")]
+    context_length: Option<usize>,
+    /// How many memories of one speaker the answer agent is shown.
+    #[arg(long, value_name = "N")]
+    candidates_per_speaker: Option<usize>,
+    /// How many related memories the manager is shown.
+    #[arg(long, value_name = "N")]
+    manager_candidates: Option<usize>,
+    /// The weights' licence, an SPDX expression.
+    #[arg(long)]
+    licence: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Prompts {
+    /// For instruction-tuned models.
+    Instruct,
+    /// For models trained on the task itself, such as nano.
+    Compact,
+}
+
+#[derive(Serialize)]
+struct Packed {
+    name: String,
+    bytes: usize,
+    fingerprint: String,
+    files: Vec<String>,
+}
+
+pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
+    let files = read_folder(&arguments.model)?;
+    let own = verify(&files)?;
+    let bundle =
+        block_on(pack::<burn::backend::Flex>(&files, &options(arguments, own.as_ref())?, &FlexDevice))?;
+    write(&arguments.out, &bundle)?;
+    let packed = Packed {
+        name: verify(&bundle)?.map_or(String::new(), |manifest| manifest.name),
+        bytes: bundle.values().map(Vec::len).sum(),
+        fingerprint: fingerprint(&bundle),
+        files: bundle.keys().cloned().collect(),
+    };
+    output.result(&packed, || {
+        format!(
+            "{} of {:.2} MiB in {}",
+            packed.name,
+            packed.bytes as f64 / 1_048_576.0,
+            arguments.out.display()
+        )
+    })
+}
+
+fn options(arguments: &Arguments, own: Option<&Manifest>) -> Result<PackOptions> {
+    let folder = fs::canonicalize(&arguments.model).ok();
+    let folder_name =
+        folder.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    let licence = arguments.licence.clone().or_else(|| own.map(|own| own.licence.clone()));
+    let prompts = arguments.prompts.map(|prompts| match prompts {
+        Prompts::Instruct => "instruct".to_owned(),
+        Prompts::Compact => "compact".to_owned(),
+    });
+    Ok(PackOptions {
+        name: arguments
+            .name
+            .clone()
+            .or_else(|| own.map(|own| own.name.clone()))
+            .or(folder_name)
+            .unwrap_or_else(|| "model".to_owned()),
+        quantization: match arguments.quantize {
+            Precision::F32 => Quantization::F32,
+            Precision::F16 => Quantization::F16,
+        },
+        prompt_family: prompts
+            .or_else(|| own.map(|own| own.prompt_family.clone()))
+            .unwrap_or_else(|| "instruct".to_owned()),
+        context_length: arguments.context_length.or(own.map(|own| own.context_length)),
+        candidates_per_speaker: arguments
+            .candidates_per_speaker
+            .or(own.map(|own| own.candidates_per_speaker))
+            .unwrap_or(30),
+        manager_candidates: arguments
+            .manager_candidates
+            .or(own.map(|own| own.manager_candidates))
+            .unwrap_or(5),
+        licence: licence
+            .ok_or_else(|| Error::invalid("under which licence are the weights? give --licence"))?,
+        training: own.map_or_else(TrainingRun::default, |own| own.training.clone()),
+    })
+}
+
+/// Writes a bundle's files, the manifest last: a folder with a manifest is whole.
+fn write(folder: &Path, bundle: &Files) -> Result<()> {
+    let unwritable = |error| {
+        Error::new(ErrorCode::NotReachable, format!("{} could not be written", folder.display()))
+            .with_source(error)
+    };
+    fs::create_dir_all(folder).map_err(unwritable)?;
+    match fs::remove_file(folder.join(MANIFEST)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unwritable(error)),
+        _ => (),
+    }
+    for stale in read_folder(folder).unwrap_or_default().keys().filter(|name| name.ends_with(".safetensors"))
+    {
+        fs::remove_file(folder.join(stale)).map_err(unwritable)?;
+    }
+    let (manifest, others): (Vec<_>, Vec<_>) = bundle.iter().partition(|(name, _)| *name == MANIFEST);
+    for (name, bytes) in others.into_iter().chain(manifest) {
+        fs::write(folder.join(name), bytes).map_err(unwritable)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,417 @@
+//! `eval locomo`: reads conversations turn by turn, then asks their questions.
+//!
+//! As the paper does, a conversation has two banks, one a speaker, and is read twice: each bank
+//! takes facts from its own speaker's turns, with the turns before them as context. Time is the
+//! conversation's own, so the same model and seed make the same journals, byte for byte.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::ops::seconds_since;
+use super::run_folder::RunFolder;
+use super::scores::{Pair, Tally};
+use super::{Scores, metrics::declines};
+use crate::agents::{AddOptions, AnswerOptions, CONTEXT_TURNS, MemoryAgent, Models, Remembered};
+use crate::bank::{Journal, OperationKind, Role, Scope, Timestamp, Turn, seeded_journal_id};
+use crate::datasets::locomo::{Question, Sample};
+use crate::error::{Error, Result};
+use crate::generation::{Cancel, LanguageModel, Sampling};
+use crate::store::{InMemoryStore, Store};
+
+/// What to run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocomoSettings {
+    /// The most questions, in the file's order; conversations behind the last are not read.
+    pub limit: Option<usize>,
+    /// The most turns of a conversation, for trying things out.
+    pub turns: Option<usize>,
+    /// The seed of the sampler and of the journals' ids.
+    pub seed: u64,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocomoProgress<'a> {
+    /// The conversation.
+    pub sample_id: &'a str,
+    /// Turns read and questions answered, of the whole run, earlier parts of it included.
+    pub done: usize,
+    /// All of them.
+    pub total: usize,
+    /// True while questions are answered.
+    pub asking: bool,
+}
+
+/// The banks of one conversation, and where in it they stand.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BankState {
+    /// The conversation.
+    pub sample_id: String,
+    /// How many of its turns were read.
+    pub turns: usize,
+    /// How many facts they gave.
+    pub facts: usize,
+    /// How many operations of each name were decided.
+    pub ops: BTreeMap<String, usize>,
+    /// The turns that a memory was made, changed or confirmed by.
+    pub sources: BTreeMap<String, BTreeSet<String>>,
+    /// How many memories each speaker's bank holds.
+    pub banks: BTreeMap<String, usize>,
+    /// How long the turns took.
+    pub seconds: f64,
+    /// Both journals, as `memory-r1 export` writes them.
+    pub journals: String,
+}
+
+/// A memory that an answer was given from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// Its id.
+    pub id: String,
+    /// Whose it is.
+    pub speaker: String,
+    /// When it was said last.
+    pub observed: Timestamp,
+    /// The statement.
+    pub text: String,
+}
+
+/// One answered question: a line of `questions.jsonl`, which `memory-r1 score` reads too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QuestionOutcome {
+    /// The conversation.
+    pub sample_id: String,
+    /// The question's place in it, from 0.
+    pub index: usize,
+    /// LoCoMo's number.
+    pub category: u8,
+    /// The question.
+    pub question: String,
+    /// The gold answer; empty where the file has none (category 5).
+    pub answer: String,
+    /// What the agent answered.
+    pub prediction: String,
+    /// The scores.
+    #[serde(flatten)]
+    pub scores: Scores,
+    /// Whether it said that it does not know.
+    pub declined: bool,
+    /// The turns that hold the answer.
+    pub evidence: Vec<String>,
+    /// Those of them that a candidate came from.
+    pub evidence_shown: usize,
+    /// Those of them that any memory of the banks came from.
+    pub evidence_kept: usize,
+    /// The memories that the agent named.
+    pub memories: Vec<Shown>,
+    /// All that it was shown.
+    pub candidates: Vec<Shown>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// A benchmark on one folder.
+pub struct LocomoRun<'a> {
+    /// Plays all three parts.
+    pub model: Rc<dyn LanguageModel>,
+    /// What to run.
+    pub settings: LocomoSettings,
+    /// Where the run is kept.
+    pub folder: &'a RunFolder,
+    /// Stops it; what is done is kept.
+    pub cancel: Cancel,
+}
+
+impl LocomoRun<'_> {
+    /// Runs what the folder does not have yet; the state of each conversation's banks and all
+    /// answers, in the file's order.
+    pub async fn run(
+        &self,
+        samples: &[Sample],
+        on_progress: &mut dyn FnMut(LocomoProgress<'_>),
+    ) -> Result<(Vec<BankState>, Vec<QuestionOutcome>)> {
+        let plan = self.plan(samples);
+        let total = plan.iter().map(|(sample, questions)| self.turns(sample).len() + questions).sum();
+        let mut answered = self.folder.questions()?;
+        let mut states = Vec::new();
+        let mut outcomes = Vec::new();
+        let mut done = 0;
+        for (place, (sample, questions)) in plan.into_iter().enumerate() {
+            let sample_id = sample.sample_id.as_str();
+            let state = self.folder.bank(place)?;
+            let mut banks = Banks::open(self, sample, state).await?;
+            let mut report = |more: usize, asking| {
+                on_progress(LocomoProgress { sample_id, done: done + more, total, asking });
+            };
+            self.read(sample, place, &mut banks, &mut |turns| report(turns, false)).await?;
+            let turns = banks.state.turns;
+            for (index, question) in sample.questions.iter().take(questions).enumerate() {
+                let known = answered.remove(&(sample_id.to_owned(), index));
+                if let Some(outcome) = known {
+                    outcomes.push(outcome);
+                } else {
+                    let outcome = banks.ask(self, sample_id, index, question).await?;
+                    self.folder.add_question(&outcome)?;
+                    outcomes.push(outcome);
+                }
+                report(turns + index + 1, true);
+            }
+            done += turns + questions;
+            states.push(banks.state);
+        }
+        Ok((states, outcomes))
+    }
+
+    /// The conversations to read, each with how many of its questions to ask.
+    fn plan<'s>(&self, samples: &'s [Sample]) -> Vec<(&'s Sample, usize)> {
+        let mut left = self.settings.limit.unwrap_or(usize::MAX);
+        let mut plan = Vec::new();
+        for sample in samples {
+            let questions = sample.questions.len().min(left);
+            left -= questions;
+            if questions > 0 || self.settings.limit.is_none() {
+                plan.push((sample, questions));
+            }
+        }
+        plan
+    }
+
+    /// The turns of a conversation that say something, each with its session's place.
+    fn turns<'s>(&self, sample: &'s Sample) -> Vec<Spoken<'s>> {
+        let sessions = sample.conversation.sessions.iter().enumerate();
+        let turns = sessions.flat_map(|(session, own)| {
+            own.turns.iter().map(move |turn| Spoken {
+                session,
+                speaker: &turn.speaker,
+                dia_id: &turn.dia_id,
+                text: &turn.text,
+                at: own.at,
+            })
+        });
+        let spoken = turns.filter(|turn| !turn.text.trim().is_empty());
+        spoken.take(self.settings.turns.unwrap_or(usize::MAX)).collect()
+    }
+
+    /// Reads the turns that the banks have not read. The state is saved at each session's end
+    /// and when the run is stopped, never within a turn.
+    async fn read(
+        &self,
+        sample: &Sample,
+        place: usize,
+        banks: &mut Banks,
+        on_turn: &mut dyn FnMut(usize),
+    ) -> Result<()> {
+        let turns = self.turns(sample);
+        let mut saved = banks.state.turns;
+        on_turn(saved);
+        while banks.state.turns < turns.len() {
+            let next = banks.state.turns;
+            if let Err(error) = banks.read(self, &turns, next).await {
+                if next > saved {
+                    self.folder.save_bank(place, &banks.saved().await?)?;
+                }
+                return Err(error);
+            }
+            on_turn(next + 1);
+            if turns.get(next + 1).is_none_or(|turn| turn.session != turns[next].session) {
+                saved = next + 1;
+                self.folder.save_bank(place, &banks.saved().await?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Spoken<'s> {
+    session: usize,
+    speaker: &'s str,
+    dia_id: &'s str,
+    text: &'s str,
+    at: Timestamp,
+}
+
+impl Spoken<'_> {
+    /// As the bank of `speaker` reads it: the mirrored roles of Memory-R1's harness.
+    fn turn(&self, speaker: &str) -> Turn {
+        Turn {
+            role: if self.speaker == speaker { Role::User } else { Role::Assistant },
+            speaker: self.speaker.to_owned(),
+            content: self.text.to_owned(),
+            timestamp: self.at,
+        }
+    }
+}
+
+/// The two banks of a conversation.
+struct Banks {
+    agent: MemoryAgent,
+    now: Rc<Cell<Timestamp>>,
+    state: BankState,
+}
+
+impl Banks {
+    async fn open(run: &LocomoRun<'_>, sample: &Sample, state: Option<BankState>) -> Result<Self> {
+        let store = Rc::new(InMemoryStore::default());
+        let state = state
+            .unwrap_or_else(|| BankState { sample_id: sample.sample_id.clone(), ..BankState::default() });
+        if state.sample_id != sample.sample_id {
+            return Err(Error::invalid(format!(
+                "the run's folder holds {} where the data has {}; it belongs to other data",
+                state.sample_id, sample.sample_id
+            )));
+        }
+        if !state.journals.is_empty() {
+            for journal in Journal::read_export(&state.journals)? {
+                store.append(journal.scope(), 0, journal.events()).await?;
+            }
+        }
+        let now = Rc::new(Cell::new(Timestamp::default()));
+        let (clock, seed) = (now.clone(), run.settings.seed);
+        let agent = MemoryAgent::new(
+            Models::one(run.model.clone()),
+            store,
+            Rc::new(move || clock.get()),
+            Rc::new(move |scope| seeded_journal_id(seed, scope)),
+        );
+        Ok(Self { agent, now, state })
+    }
+
+    fn scope(&self, speaker: &str) -> Scope {
+        Scope {
+            user_id: Some(speaker.to_owned()),
+            run_id: Some(self.state.sample_id.clone()),
+            agent_id: None,
+        }
+    }
+
+    fn sampling(run: &LocomoRun<'_>, example: usize) -> Sampling {
+        Sampling { seed: run.settings.seed, key: [0, example as u64, 0], ..Sampling::default() }
+    }
+
+    /// Reads one turn into its speaker's bank.
+    async fn read(&mut self, run: &LocomoRun<'_>, turns: &[Spoken<'_>], place: usize) -> Result<()> {
+        let start = Instant::now();
+        let own = &turns[place];
+        let before = &turns[place.saturating_sub(CONTEXT_TURNS)..place];
+        let context = before.iter().filter(|turn| turn.session == own.session);
+        self.now.set(own.at);
+        let options = AddOptions {
+            bank_speaker: Some(own.speaker.to_owned()),
+            context: context.map(|turn| turn.turn(own.speaker)).collect(),
+            sampling: Self::sampling(run, place),
+            cancel: run.cancel.clone(),
+            ..AddOptions::default()
+        };
+        let results = self.agent.add(&[own.turn(own.speaker)], &self.scope(own.speaker), &options).await?;
+        let state = &mut self.state;
+        state.turns = place + 1;
+        state.facts += results.len();
+        for result in results {
+            *state.ops.entry(result.event.wire_name().to_owned()).or_default() += 1;
+            // A NOOP has an id where the fact was known word for word: the turn confirms it.
+            if let (Some(id), OperationKind::Add | OperationKind::Update | OperationKind::Noop) =
+                (result.id, result.event)
+            {
+                state.sources.entry(id.0).or_default().insert(own.dia_id.to_owned());
+            }
+        }
+        state.seconds += seconds_since(start);
+        Ok(())
+    }
+
+    /// The state with its journals.
+    async fn saved(&mut self) -> Result<BankState> {
+        let store = self.agent.store();
+        let (mut journals, mut banks) = (String::new(), BTreeMap::new());
+        for scope in store.scopes().await? {
+            if let Some(journal) = store.load(&scope).await? {
+                banks.insert(scope.user_id.unwrap_or_default(), journal.bank().len());
+                journals.push_str(&journal.export());
+            }
+        }
+        self.state.journals = journals;
+        self.state.banks = banks;
+        Ok(self.state.clone())
+    }
+
+    async fn ask(
+        &self,
+        run: &LocomoRun<'_>,
+        sample_id: &str,
+        index: usize,
+        question: &Question,
+    ) -> Result<QuestionOutcome> {
+        let start = Instant::now();
+        let scope = Scope { run_id: Some(sample_id.to_owned()), ..Scope::default() };
+        let options = AnswerOptions {
+            sampling: Self::sampling(run, index),
+            cancel: run.cancel.clone(),
+            ..AnswerOptions::default()
+        };
+        let answered = self.agent.answer(&question.question, &scope, &options).await?;
+        let answer = question.answer.clone().unwrap_or_default();
+        let kept: BTreeSet<&str> = self.sources_of(&self.agent.get_all(&scope, usize::MAX).await?);
+        let shown = self.sources_of(&answered.candidates);
+        let count = |turns: &BTreeSet<&str>| {
+            question.evidence.iter().filter(|turn| turns.contains(turn.as_str())).count()
+        };
+        Ok(QuestionOutcome {
+            sample_id: sample_id.to_owned(),
+            index,
+            category: question.category,
+            question: question.question.clone(),
+            scores: Scores::of(&answered.answer, &answer),
+            declined: declines(&answered.answer),
+            evidence: question.evidence.clone(),
+            evidence_shown: count(&shown),
+            evidence_kept: count(&kept),
+            memories: answered.memories.iter().map(Shown::from).collect(),
+            candidates: answered.candidates.iter().map(Shown::from).collect(),
+            prediction: answered.answer,
+            answer,
+            seconds: seconds_since(start),
+        })
+    }
+
+    /// The turns that these memories come from.
+    fn sources_of(&self, memories: &[Remembered]) -> BTreeSet<&str> {
+        let sources = memories.iter().filter_map(|found| self.state.sources.get(&found.memory.id.0));
+        sources.flatten().map(String::as_str).collect()
+    }
+}
+
+impl From<&Remembered> for Shown {
+    fn from(found: &Remembered) -> Self {
+        let memory = &found.memory;
+        Self {
+            id: memory.id.0.clone(),
+            speaker: memory.speaker.clone(),
+            observed: memory.observed,
+            text: memory.text.clone(),
+        }
+    }
+}
+
+impl QuestionOutcome {
+    /// What `memory-r1 score` would score.
+    pub fn pair(&self) -> Pair {
+        Pair {
+            prediction: self.prediction.clone(),
+            answer: self.answer.clone(),
+            category: Some(self.category.to_string()),
+        }
+    }
+}
+
+/// Scores all answers again, as `memory-r1 score` would.
+pub(super) fn tally(outcomes: &[QuestionOutcome]) -> Tally {
+    let mut tally = Tally::default();
+    for outcome in outcomes {
+        tally.add(&outcome.pair());
+    }
+    tally
+}

@@ -1,0 +1,162 @@
+//! The totals of a benchmark.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::locomo::{BankState, QuestionOutcome, tally};
+use super::scores::{ADVERSARIAL, Totals};
+use crate::bank::OperationKind;
+use crate::generation::ModelInfo;
+use crate::random::Random;
+
+/// How many times a sample is drawn again for an interval.
+const RESAMPLES: usize = 1000;
+
+/// Of the turns that hold the answers, how many reached the answer agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EvidenceRecall {
+    /// How many memories of one speaker it is shown.
+    pub k: usize,
+    /// How many questions (category 5 apart) name their turns.
+    pub n: usize,
+    /// The mean share of a question's turns that a candidate came from.
+    pub recall: f64,
+    /// The mean share that any memory of the banks came from: more cannot be found.
+    pub kept: f64,
+}
+
+/// 95 % of the resampled means lie within these bounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Intervals {
+    /// Of F1.
+    pub f1: [f64; 2],
+    /// Of BLEU-1.
+    pub bleu1: [f64; 2],
+    /// Of exact match.
+    pub exact_match: [f64; 2],
+}
+
+/// The report of `eval locomo`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LocomoReport {
+    /// The scores.
+    #[serde(flatten)]
+    pub totals: Totals,
+    /// How sure they are, by the bootstrap over questions.
+    pub intervals: Intervals,
+    /// The share of category 5 that was declined, as it should be; null without such questions.
+    pub declined: Option<f64>,
+    /// How many operations of each name were decided.
+    pub ops: BTreeMap<String, usize>,
+    /// How many conversations were read.
+    pub conversations: usize,
+    /// How many turns.
+    pub turns: usize,
+    /// How many facts they gave.
+    pub facts: usize,
+    /// How many memories all banks hold together.
+    pub bank: usize,
+    /// The same by conversation and speaker.
+    pub banks: BTreeMap<String, BTreeMap<String, usize>>,
+    /// Whether retrieval found what the answers stand in.
+    pub evidence: EvidenceRecall,
+    /// Where the model computed.
+    pub device: String,
+    /// Its name.
+    pub model: String,
+    /// The sha256 of its weights.
+    pub fingerprint: String,
+    /// The sampler's temperature: 0, greedy.
+    pub temperature: f32,
+    /// The seed of the sampler and of the journals' ids.
+    pub seed: u64,
+    /// How long turns and questions took, earlier parts of a resumed run included.
+    pub seconds: f64,
+    /// The turns' part of it.
+    pub seconds_reading: f64,
+}
+
+impl LocomoReport {
+    /// Adds up a run.
+    pub fn new(
+        states: &[BankState],
+        outcomes: &[QuestionOutcome],
+        model: &ModelInfo,
+        device: &str,
+        seed: u64,
+    ) -> Self {
+        let totals = tally(outcomes).totals();
+        let mut ops: BTreeMap<String, usize> =
+            OperationKind::ALL.iter().map(|kind| (kind.wire_name().to_owned(), 0)).collect();
+        for (name, count) in states.iter().flat_map(|state| &state.ops) {
+            *ops.entry(name.clone()).or_default() += count;
+        }
+        let reading: f64 = states.iter().map(|state| state.seconds).sum();
+        let seconds = reading + outcomes.iter().map(|outcome| outcome.seconds).sum::<f64>();
+        let millis = |seconds: f64| (seconds * 1000.0).round() / 1000.0;
+        Self {
+            intervals: intervals(outcomes, seed),
+            declined: totals.by_category.get(ADVERSARIAL).map(|category| category.declined),
+            totals,
+            ops,
+            conversations: states.len(),
+            turns: states.iter().map(|state| state.turns).sum(),
+            facts: states.iter().map(|state| state.facts).sum(),
+            bank: states.iter().flat_map(|state| state.banks.values()).sum(),
+            banks: states.iter().map(|state| (state.sample_id.clone(), state.banks.clone())).collect(),
+            evidence: evidence(outcomes, model.candidates_per_speaker),
+            device: device.to_owned(),
+            model: model.name.clone(),
+            fingerprint: model.fingerprint.clone(),
+            temperature: 0.0,
+            seed,
+            seconds: millis(seconds),
+            seconds_reading: millis(reading),
+        }
+    }
+}
+
+fn pooled(outcomes: &[QuestionOutcome]) -> impl Iterator<Item = &QuestionOutcome> {
+    outcomes.iter().filter(|outcome| outcome.category.to_string() != ADVERSARIAL)
+}
+
+fn evidence(outcomes: &[QuestionOutcome], k: usize) -> EvidenceRecall {
+    let with: Vec<&QuestionOutcome> =
+        pooled(outcomes).filter(|outcome| !outcome.evidence.is_empty()).collect();
+    let mean = |part: fn(&QuestionOutcome) -> usize| {
+        let shares = with.iter().map(|outcome| part(outcome) as f64 / outcome.evidence.len() as f64);
+        if with.is_empty() { 0.0 } else { shares.sum::<f64>() / with.len() as f64 }
+    };
+    EvidenceRecall {
+        k,
+        n: with.len(),
+        recall: mean(|outcome| outcome.evidence_shown),
+        kept: mean(|outcome| outcome.evidence_kept),
+    }
+}
+
+fn intervals(outcomes: &[QuestionOutcome], seed: u64) -> Intervals {
+    let scores: Vec<[f64; 3]> = pooled(outcomes)
+        .map(|outcome| [outcome.scores.f1, outcome.scores.bleu1, outcome.scores.exact_match])
+        .collect();
+    if scores.is_empty() {
+        return Intervals::default();
+    }
+    let mut random = Random::new(seed, &[0xb007]);
+    let mut means: Vec<[f64; 3]> = Vec::with_capacity(RESAMPLES);
+    for _ in 0..RESAMPLES {
+        let mut sums = [0.0; 3];
+        for _ in 0..scores.len() {
+            let drawn = scores[random.below(scores.len())];
+            sums.iter_mut().zip(drawn).for_each(|(sum, score)| *sum += score);
+        }
+        means.push(sums.map(|sum| sum / scores.len() as f64));
+    }
+    let bounds = |place: usize| {
+        let mut own: Vec<f64> = means.iter().map(|means| means[place]).collect();
+        own.sort_by(f64::total_cmp);
+        [own[RESAMPLES / 40], own[RESAMPLES - 1 - RESAMPLES / 40]]
+    };
+    Intervals { f1: bounds(0), bleu1: bounds(1), exact_match: bounds(2) }
+}
