@@ -28,6 +28,9 @@ function nanoUrl(name: string): URL | undefined {
   }
 }
 
+/** What the engine reads; licences and the like stay where they are. */
+const READ = /\.safetensors$|\.jinja$|config\.json$|tokenizer\.json$/;
+
 interface Listed {
   name: string;
   size: number;
@@ -60,7 +63,7 @@ type Open = (name: string, onLoaded: (loaded: number) => void, size?: number) =>
 
 function opener(source: ModelSource, signal: AbortSignal | undefined): Open {
   if (source.kind === "files") {
-    const byName = new Map(source.files.map((file) => [file.name, file]));
+    const byName = new Map(source.files.map(({ name, data }) => [name, data]));
     return async (name) => {
       const file = byName.get(name);
       if (file === undefined) throw missing(name, "is not among the chosen files");
@@ -150,16 +153,19 @@ function readList(manifest: Uint8Array): Listed[] {
       "the bundle's manifest.json lists no files; get the bundle again",
     );
   }
-  return Object.entries(files as Record<string, { size?: unknown } | null>).map(([name, entry]) => {
-    const size = entry?.size;
-    if (!/^[\w-][\w.-]*$/.test(name) || typeof size !== "number" || !(size >= 0 && size < 2 ** 32)) {
-      throw new MemoryR1Error(
-        "MODEL_INTEGRITY",
-        `the bundle's manifest.json lists ${JSON.stringify(name)} wrongly`,
-      );
-    }
-    return { name, size };
-  });
+  const entries = Object.entries(files as Record<string, { size?: unknown } | null>);
+  return entries
+    .filter(([name]) => READ.test(name))
+    .map(([name, entry]) => {
+      const size = entry?.size;
+      if (!/^[\w-][\w.-]*$/.test(name) || typeof size !== "number" || !(size >= 0 && size < 2 ** 32)) {
+        throw new MemoryR1Error(
+          "MODEL_INTEGRITY",
+          `the bundle's manifest.json lists ${JSON.stringify(name)} wrongly`,
+        );
+      }
+      return { name, size };
+    });
 }
 
 function missing(name: string, why: string): MemoryR1Error {

@@ -27,7 +27,10 @@ export async function connect(options: CreateOptions): Promise<Connection> {
   if (engine.store === "indexeddb") askToPersist();
   const callbacks = { onProgress: (progress: LoadProgress) => onProgress?.(progress), store, signal };
   const backend = await (worker ? InWorker.start(engine, callbacks) : InProcess.start(engine, callbacks));
-  return { backend, storeKind: store instanceof MemoryStore ? "memory" : engine.store };
+  return {
+    backend,
+    storeKind: typeof options.store === "object" ? "custom" : (options.store ?? defaultStore()),
+  };
 }
 
 /** The options, checked. Exported for the tests. */
@@ -61,8 +64,12 @@ export function read(
   };
 }
 
+function defaultStore(): "indexeddb" | "memory" {
+  return "indexedDB" in globalThis ? "indexeddb" : "memory";
+}
+
 function readStore(store: CreateOptions["store"]): "indexeddb" | "memory" | Store {
-  if (store === undefined) return "indexedDB" in globalThis ? "indexeddb" : "memory";
+  if (store === undefined) return defaultStore();
   if (store === "memory" || store === "indexeddb") return store;
   if (typeof store !== "object" || store === null) {
     throw invalid(`store must be "indexeddb", "memory" or an object with the Store interface`);
@@ -83,7 +90,7 @@ function readModel(model: NonNullable<CreateOptions["model"]>): ModelSource {
   if (files.length === 0 || !files.every((file) => file instanceof File)) {
     throw invalid("a model's files must be File objects, and there must be some");
   }
-  return { kind: "files", files };
+  return { kind: "files", files: files.map((file) => ({ name: file.name, data: file })) };
 }
 
 function modelUrl(model: string): string {

@@ -106,6 +106,7 @@ export class MemoryR1 {
       () => ({
         scope: convert.scope(options),
         turns: convert.turns(messages, options.timestamp),
+        context: options.context?.length ? convert.turns(options.context, options.timestamp) : [],
         metadata: convert.metadata(options.metadata),
         infer: options.infer ?? true,
         extractFrom: convert.extractFrom(options.extractFrom),

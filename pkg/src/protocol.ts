@@ -5,7 +5,11 @@ import type { WireError } from "./errors.js";
 import type { ExtractFrom, LoadProgress } from "./types.js";
 
 /** Where a bundle comes from. */
-export type ModelSource = { kind: "nano" } | { kind: "url"; url: string } | { kind: "files"; files: File[] };
+export type ModelSource =
+  | { kind: "nano" }
+  | { kind: "url"; url: string }
+  // A cloned `File` loses its name in some places; a `Blob` has none to lose.
+  | { kind: "files"; files: { name: string; data: Blob }[] };
 
 /** What an engine is made of, without functions. */
 export interface EngineOptions {

@@ -129,6 +129,8 @@ export interface Cancellable {
 export interface AddOptions extends ScopeInput, Cancellable {
   /** When it was said, for messages without a time of their own. Now by default. */
   timestamp?: Timestamp | undefined;
+  /** What was said just before: it helps to understand the messages, and gives no facts. */
+  context?: readonly (string | Message)[] | undefined;
   /** Put on each memory that is added. */
   metadata?: Metadata | undefined;
   /** False adds the text as it is, without the models. True by default. */

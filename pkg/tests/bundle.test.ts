@@ -18,7 +18,7 @@ const answers: Record<string, string | Uint8Array> = {
   "/lacking/config.json": "{}",
   "/page/manifest.json": "<!doctype html>",
   "/empty/manifest.json": "{}",
-  "/escaping/manifest.json": JSON.stringify({ files: { "../secret": { size: 1 } } }),
+  "/escaping/manifest.json": JSON.stringify({ files: { "../config.json": { size: 1 } } }),
 };
 const server = createServer((request, response) => {
   const answer = answers[request.url ?? ""];
@@ -52,9 +52,9 @@ describe("a bundle", () => {
 
   it("is taken from chosen files", async () => {
     const files = [
-      new File([MANIFEST], "manifest.json"),
-      new File(["{}"], "config.json"),
-      new File([WEIGHTS], "model.safetensors"),
+      { name: "manifest.json", data: new Blob([MANIFEST]) },
+      { name: "config.json", data: new Blob(["{}"]) },
+      { name: "model.safetensors", data: new Blob([WEIGHTS]) },
     ];
     expect((await loadBundle({ kind: "files", files }, () => {})).size).toBe(3);
     await expect(loadBundle({ kind: "files", files: files.slice(0, 2) }, () => {})).rejects.toMatchObject({

@@ -156,7 +156,7 @@ describe("options of create", () => {
       url: "https://huggingface.co/owner/some-model/resolve/main/",
     });
     const files = [new File(["{}"], "manifest.json")];
-    expect(model(files)).toEqual({ kind: "files", files });
+    expect(model(files)).toEqual({ kind: "files", files: [{ name: "manifest.json", data: files[0] }] });
     for (const wrong of ["not a url", [], ["text"], 7, null]) {
       if (wrong === null) continue;
       expect(codeOf(() => model(wrong))).toBe("INVALID_ARGUMENT");

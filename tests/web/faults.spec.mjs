@@ -194,6 +194,31 @@ test("a database of a newer format is left alone", async ({ page }) => {
   await expect(page.locator("#notice")).toContainText("STORE_CORRUPT", { timeout: 60_000 });
 });
 
+test("a full disk is QUOTA_EXCEEDED, and what was there stays", async ({ page, context }) => {
+  await open(page);
+  await page.evaluate((scope) => window.memory.add("Lives in Ghent", { ...scope, infer: false }), scope);
+  const session = await context.newCDPSession(page);
+  const origin = new URL(page.url()).origin;
+  await session.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 1 });
+  const code = await page.evaluate(async (scope) => {
+    try {
+      for (let i = 0; i < 20; i++)
+        await window.memory.add(`Number ${i}: ${"long ".repeat(2000)}`, { ...scope, infer: false });
+      return "resolved";
+    } catch (error) {
+      return error.code;
+    }
+  }, scope);
+  expect(code).toBe("QUOTA_EXCEEDED");
+  await session.send("Storage.overrideQuotaForOrigin", { origin });
+  const left = await page.evaluate((scope) => window.memory.getAll({ filters: scope, topK: 100 }), scope);
+  expect(left.results.map((one) => one.memory)).toContain("Lives in Ghent");
+  await page.evaluate(
+    (scope) => window.memory.add("Has a dog named Pickle", { ...scope, infer: false }),
+    scope,
+  );
+});
+
 test("two tabs that add at once keep both, and agree", async ({ context }) => {
   const [one, two] = [await context.newPage(), await context.newPage()];
   await open(one);

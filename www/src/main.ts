@@ -146,9 +146,9 @@ function replayFile(file: File): Promise<void> {
     const conversation = await readConversation(file, Number(query.get("conversation") ?? 0));
     shown = { runId: conversation.id };
     chat.remark(`${conversation.speakers.join(" and ")}: ${conversation.turns} turns`);
-    await replay(memory, conversation, signal, async (done, total, speaker) => {
-      byId("busy-text").textContent = `Replaying ${conversation.id}, ${speaker}: ${done} of ${total}`;
-      await refresh();
+    await replay(memory, conversation, signal, async (done, total) => {
+      byId("busy-text").textContent = `Replaying ${conversation.id}: turn ${done} of ${total}`;
+      if (done % 10 === 0) await refresh();
     });
     chat.remark(`${conversation.id} is in the memory now; ask about it, or export its journal.`);
   });

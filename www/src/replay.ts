@@ -38,26 +38,36 @@ export async function readConversation(file: File, index: number): Promise<Conve
   };
 }
 
+/** How many turns before a turn help to understand it. */
+const contextTurns = 2;
+
 /**
  * Runs a conversation through the manager as `memory-r1 eval locomo` does: a bank a speaker, who
- * is the user of the mirrored pass; one `add` a session.
+ * is the user of the mirrored pass; one `add` a turn, with the turns before it as context.
  */
 export async function replay(
   memory: MemoryR1,
   conversation: Conversation,
   signal: AbortSignal,
-  onSession: (done: number, total: number, speaker: string) => Promise<void>,
+  onTurn: (done: number, total: number) => Promise<void>,
 ): Promise<void> {
-  for (const speaker of conversation.speakers) {
-    for (const [index, session] of conversation.sessions.entries()) {
-      const messages: Message[] = session.turns.map((turn) => ({
-        role: turn.speaker === speaker ? "user" : "assistant",
+  let done = 0;
+  for (const session of conversation.sessions) {
+    for (const [place, own] of session.turns.entries()) {
+      const message = (turn: { speaker: string; text: string }): Message => ({
+        role: turn.speaker === own.speaker ? "user" : "assistant",
         name: turn.speaker,
         content: turn.text,
         timestamp: session.date,
-      }));
-      await memory.add(messages, { userId: speaker, runId: conversation.id, signal });
-      await onSession(index + 1, conversation.sessions.length, speaker);
+      });
+      await memory.add([message(own)], {
+        userId: own.speaker,
+        runId: conversation.id,
+        context: session.turns.slice(Math.max(0, place - contextTurns), place).map(message),
+        signal,
+      });
+      done += 1;
+      await onTurn(done, conversation.turns);
     }
   }
 }

@@ -141,6 +141,12 @@ impl Manager {
     }
 }
 
+/// Whether two statements are the same but for case, spaces and punctuation: then there is
+/// nothing for a model to decide.
+pub fn is_same_statement(a: &str, b: &str) -> bool {
+    normalised(a) == normalised(b)
+}
+
 /// A statement but for case, spaces and punctuation (in NFC): two that agree here are the same.
 /// Signs that carry meaning stay, so that `C++` is not `C#`.
 fn normalised(text: &str) -> String {

@@ -11,7 +11,7 @@ mod prompts;
 
 pub use answer_agent::{AnswerAgent, Answered, NO_ANSWER, SpeakerCandidates};
 pub use extractor::{CONTEXT_TURNS, Extractor, Fact, MAX_CONTENT_BYTES, MAX_FACTS};
-pub use manager::{Candidate, Decision, Manager};
+pub use manager::{Candidate, Decision, Manager, is_same_statement};
 pub use memory_agent::{
     AddOptions, AddResult, Answer, AnswerOptions, Clock, ExtractFrom, Imported, JournalIds, MemoryAgent,
     Models, OnProgress, OnText, Progress, Recalled, Remembered, SearchOptions,

@@ -111,14 +111,22 @@ impl Manifest {
     }
 }
 
-/// The manifest of a bundle all of whose files are there and have the right hash; none of a
-/// folder without one.
+/// Whether a file has a part in what a model does; a licence, for one, need not be downloaded.
+fn is_read(name: &str) -> bool {
+    name.ends_with(".safetensors") || name == super::CONFIG || super::COMPANIONS.contains(&name)
+}
+
+/// The manifest of a bundle all of whose files are there, but for those that are not read, and
+/// have the right hash; none of a folder without one.
 pub fn verify(files: &Files) -> Result<Option<Manifest>> {
     let Some(bytes) = files.get(MANIFEST) else { return Ok(None) };
     let manifest = Manifest::from_json(bytes)?;
     let broken = |message: String| Err(Error::new(ErrorCode::ModelIntegrity, message));
     for (name, entry) in &manifest.files {
         let Some(bytes) = files.get(name) else {
+            if !is_read(name) {
+                continue;
+            }
             return broken(format!("the bundle's file {name} is missing; get the bundle again"));
         };
         if bytes.len() as u64 != entry.size {
@@ -135,9 +143,7 @@ pub fn verify(files: &Files) -> Result<Option<Manifest>> {
         }
     }
     for name in files.keys() {
-        let is_read =
-            name.ends_with(".safetensors") || name == super::CONFIG || super::COMPANIONS.contains(&&**name);
-        if is_read && !manifest.files.contains_key(name) {
+        if is_read(name) && !manifest.files.contains_key(name) {
             return broken(format!("the bundle's file {name} is not in its manifest"));
         }
     }

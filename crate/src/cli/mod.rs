@@ -22,6 +22,7 @@ mod pack;
 mod progress;
 mod score;
 mod synth;
+mod train;
 mod undo;
 
 use std::process::ExitCode;
@@ -68,6 +69,8 @@ enum Command {
     Eval(eval::Arguments),
     /// F1, BLEU-1 and exact match of predictions.
     Score(score::Arguments),
+    /// Trains a model.
+    Train(train::Arguments),
     /// A bundle for the browser out of a model's folder.
     Pack(pack::Arguments),
     /// The backends and adapters that this build sees.
@@ -105,6 +108,7 @@ fn run(command: &Command, output: &mut Output) -> Result<()> {
         Command::Eval(arguments) => eval::run(arguments, output),
         Command::Pack(arguments) => pack::run(arguments, output),
         Command::Score(arguments) => score::run(arguments, output),
+        Command::Train(arguments) => train::run(arguments, output),
         Command::Devices(arguments) => devices::run(arguments, output),
     }
 }

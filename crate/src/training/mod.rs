@@ -1,1 +1,27 @@
-//! (described by the guide in lib.rs)
+//! Training: supervised fine-tuning of nano from synthetic dialogues.
+//!
+//! [`run`] takes a configuration to a trained model: dialogues are made up, turned into the
+//! three tasks' examples ([`Case`]), a vocabulary is trained on them ([`TokenizerFiles`]), and
+//! [`Trainer`] does the steps on the written-out [`network`]. A run is a folder that survives a
+//! kill at any moment and goes on bit for bit ([`RunFolder`]).
+
+mod adamw;
+mod bpe;
+mod config;
+mod examples;
+mod export;
+pub mod network;
+mod order;
+mod run_folder;
+mod sft;
+mod trainer;
+
+pub use adamw::{AdamW, Moments};
+pub use bpe::{CHAT_TEMPLATE, SPECIAL_TOKENS, TokenizerFiles};
+pub use config::{Curriculum, DataConfig, LossWeights, Schedule, SftConfig, TaskCounts};
+pub use examples::{Case, Example, Task, cases, tokenize};
+pub use export::export;
+pub use order::Order;
+pub use run_folder::{RunFolder, TrainerState, read_model};
+pub use sft::{Outcome, run};
+pub use trainer::{Prediction, StepReport, Tally, Trainer};

@@ -32,6 +32,8 @@ pub(super) struct Context {
 struct Add {
     scope: Scope,
     turns: Vec<Turn>,
+    #[serde(default)]
+    context: Vec<Turn>,
     metadata: Option<Map<String, Value>>,
     infer: bool,
     extract_from: Option<ExtractFrom>,
@@ -236,6 +238,7 @@ impl Context {
         let options = AddOptions {
             infer: add.infer,
             extract_from: add.extract_from.unwrap_or(self.extract_from),
+            context: add.context,
             metadata: add.metadata.unwrap_or_default(),
             sampling: self.sampling(),
             on_progress: on_event.map(|on_event| {

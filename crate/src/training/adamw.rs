@@ -1,0 +1,130 @@
+//! AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019).
+
+use super::network::Layout;
+
+/// Its constants, under TRL's names.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    /// The decay of the mean of gradients.
+    pub beta1: f32,
+    /// The decay of the mean of their squares.
+    pub beta2: f32,
+    /// What is added to the root of the mean square.
+    pub epsilon: f32,
+    /// How much of each matrix is taken away, times the learning rate.
+    pub weight_decay: f32,
+}
+
+/// The running means of every parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moments {
+    /// The mean of the gradients.
+    pub mean: Vec<f32>,
+    /// The mean of their squares.
+    pub square: Vec<f32>,
+}
+
+impl Moments {
+    /// Before the first step.
+    pub fn new(len: usize) -> Self {
+        Self { mean: vec![0.0; len], square: vec![0.0; len] }
+    }
+}
+
+/// A stretch of the flat buffers: parameters, gradient and both moments.
+type Stretch<'a> = (&'a mut [f32], &'a [f32], &'a mut [f32], &'a mut [f32]);
+
+impl AdamW {
+    /// One step: the `step`-th, from 1, at this learning rate, with the gradient scaled first.
+    #[allow(clippy::too_many_arguments)]
+    pub fn step(
+        &self,
+        layout: &Layout,
+        parameters: &mut [f32],
+        gradient: &[f32],
+        moments: &mut Moments,
+        step: u64,
+        learning_rate: f32,
+        scale: f32,
+    ) {
+        let correction = |beta: f32| (1.0 - f64::from(beta).powi(step as i32)) as f32;
+        let (mean_correction, square_correction) = (correction(self.beta1), correction(self.beta2));
+        for tensor in &layout.tensors {
+            let range = tensor.range();
+            let stretch: Stretch<'_> = (
+                &mut parameters[range.clone()],
+                &gradient[range.clone()],
+                &mut moments.mean[range.clone()],
+                &mut moments.square[range],
+            );
+            let decay = if tensor.decays() { 1.0 - learning_rate * self.weight_decay } else { 1.0 };
+            self.stretch(stretch, scale, decay, learning_rate / mean_correction, square_correction);
+        }
+    }
+
+    fn stretch(
+        &self,
+        (parameters, gradient, mean, square): Stretch<'_>,
+        scale: f32,
+        decay: f32,
+        rate: f32,
+        correction: f32,
+    ) {
+        let (beta1, beta2, epsilon) = (self.beta1, self.beta2, self.epsilon);
+        let correction = 1.0 / correction;
+        let (gradient, mean, square) =
+            (&gradient[..parameters.len()], &mut mean[..parameters.len()], &mut square[..parameters.len()]);
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for i in 0..parameters.len() {
+                    let own = gradient[i] * scale;
+                    mean[i] = beta1 * mean[i] + (1.0 - beta1) * own;
+                    square[i] = beta2 * square[i] + (1.0 - beta2) * own * own;
+                    let root = (square[i] * correction).sqrt() + epsilon;
+                    parameters[i] = parameters[i] * decay - rate * mean[i] / root;
+                }
+            },
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::DecoderConfig;
+
+    #[test]
+    fn three_steps_are_those_of_pytorch() {
+        // torch.optim.AdamW([p], lr=0.1, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1), p = 1,
+        // gradients 0.5, -1, 2 in turn; by hand in f64: the formula of the paper.
+        let config = DecoderConfig {
+            vocab_size: 1,
+            hidden_size: 2,
+            num_hidden_layers: 1,
+            num_attention_heads: 1,
+            num_key_value_heads: 1,
+            head_dim: 2,
+            intermediate_size: 1,
+            ..DecoderConfig::nano()
+        };
+        let layout = Layout::new(config).unwrap();
+        let adamw = AdamW { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 };
+        let mut parameters = vec![1.0; layout.len()];
+        let mut moments = Moments::new(layout.len());
+        let (mut exact, mut m, mut v) = ([1.0f64; 2], 0.0f64, 0.0f64);
+        for (step, own) in [0.5f64, -1.0, 2.0].into_iter().enumerate() {
+            let step = step as i32 + 1;
+            let gradient = vec![own as f32 * 2.0; layout.len()];
+            adamw.step(&layout, &mut parameters, &gradient, &mut moments, step as u64, 0.1, 0.5);
+            m = 0.9 * m + 0.1 * own;
+            v = 0.95 * v + 0.05 * own * own;
+            let update =
+                0.1 * (m / (1.0 - 0.9f64.powi(step))) / ((v / (1.0 - 0.95f64.powi(step))).sqrt() + 1e-8);
+            exact = [exact[0] * 0.99 - update, exact[1] - update];
+        }
+        let norm = layout.tensors.iter().find(|tensor| !tensor.decays()).unwrap();
+        assert!((f64::from(parameters[0]) - exact[0]).abs() < 1e-6);
+        assert!((f64::from(parameters[norm.start]) - exact[1]).abs() < 1e-6);
+    }
+}

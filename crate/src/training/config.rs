@@ -1,0 +1,289 @@
+//! The options of a training run: a TOML file whose names are TRL's where TRL has the option.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::adamw::AdamW;
+use crate::error::{Error, Result};
+use crate::nn::DecoderConfig;
+
+/// What the learning rate does after its warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// Down to 0 as half a cosine.
+    #[default]
+    Cosine,
+    /// Down to 0 in a straight line.
+    Linear,
+    /// It stays.
+    ConstantWithWarmup,
+}
+
+/// How much the tokens of each kind count in the loss. Forced tokens never count.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LossWeights {
+    /// Tokens of the prompt.
+    pub prompt: f32,
+    /// Tokens of facts, texts and answers.
+    pub text: f32,
+    /// The name of the operation.
+    pub event: f32,
+    /// An id.
+    pub id: f32,
+}
+
+impl Default for LossWeights {
+    fn default() -> Self {
+        Self { prompt: 0.0, text: 1.0, event: 1.0, id: 1.0 }
+    }
+}
+
+/// What to train on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// The seed of the synthetic dialogues.
+    pub seed: u64,
+    /// How many dialogues to train on.
+    pub dialogues: usize,
+    /// How many more to validate on.
+    pub eval_dialogues: usize,
+    /// How many examples of each task a batch has.
+    pub batch: TaskCounts,
+    /// The most memories that the manager is shown.
+    pub manager_candidates: usize,
+    /// The most memories of one speaker that the answer agent is shown.
+    pub candidates_per_speaker: usize,
+}
+
+/// A number for each task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskCounts {
+    /// Facts out of turns.
+    pub extract: usize,
+    /// An operation for a fact.
+    pub manage: usize,
+    /// An answer from memories.
+    pub answer: usize,
+}
+
+/// At first only short examples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Curriculum {
+    /// For this many steps…
+    pub steps: u64,
+    /// … no example is longer than this.
+    pub max_length: usize,
+}
+
+/// A run of `memory-r1 train sft`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SftConfig {
+    /// The run's folder.
+    pub output_dir: PathBuf,
+    /// The seed of the first weights and of the order of examples.
+    pub seed: u64,
+    /// How many steps.
+    pub max_steps: u64,
+    /// Stop (and keep a checkpoint) after this many seconds.
+    #[serde(default)]
+    pub max_seconds: Option<u64>,
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// What it does after the warm-up.
+    #[serde(default)]
+    pub lr_scheduler_type: Schedule,
+    /// The share of the steps in which it rises.
+    #[serde(default)]
+    pub warmup_ratio: f64,
+    /// Decoupled weight decay of matrices.
+    #[serde(default)]
+    pub weight_decay: f64,
+    /// AdamW's first constant.
+    #[serde(default = "beta1")]
+    pub adam_beta1: f64,
+    /// AdamW's second.
+    #[serde(default = "beta2")]
+    pub adam_beta2: f64,
+    /// AdamW's third.
+    #[serde(default = "epsilon")]
+    pub adam_epsilon: f64,
+    /// The longest gradient.
+    #[serde(default = "max_grad_norm")]
+    pub max_grad_norm: f64,
+    /// Threads; the sums, and so the weights, depend on their number.
+    #[serde(default = "threads")]
+    pub threads: usize,
+    /// The most tokens that a thread works on at once; more are done in turns.
+    #[serde(default = "micro_batch_tokens")]
+    pub micro_batch_tokens: usize,
+    /// A line of metrics every so many steps.
+    #[serde(default = "logging_steps")]
+    pub logging_steps: u64,
+    /// A validation every so many steps.
+    #[serde(default = "save_steps")]
+    pub eval_steps: u64,
+    /// A checkpoint every so many steps.
+    #[serde(default = "save_steps")]
+    pub save_steps: u64,
+    /// How many checkpoints stay.
+    #[serde(default = "save_total_limit")]
+    pub save_total_limit: usize,
+    /// The network.
+    pub model: DecoderConfig,
+    /// The examples.
+    pub data: DataConfig,
+    /// The weights in the loss.
+    #[serde(default)]
+    pub loss: LossWeights,
+    /// Short examples first.
+    #[serde(default)]
+    pub curriculum: Option<Curriculum>,
+}
+
+fn beta1() -> f64 {
+    0.9
+}
+fn beta2() -> f64 {
+    0.999
+}
+fn epsilon() -> f64 {
+    1e-8
+}
+fn max_grad_norm() -> f64 {
+    1.0
+}
+fn threads() -> usize {
+    2
+}
+fn micro_batch_tokens() -> usize {
+    1024
+}
+fn logging_steps() -> u64 {
+    10
+}
+fn save_steps() -> u64 {
+    500
+}
+fn save_total_limit() -> usize {
+    3
+}
+
+impl SftConfig {
+    /// Reads a configuration; an unknown or senseless option is an error that names it.
+    pub fn parse(text: &str) -> Result<Self> {
+        let config: Self = toml::from_str(text)
+            .map_err(|error| Error::invalid(format!("the training configuration: {error}")))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn validate(&self) -> Result<()> {
+        let above_zero = |value: f64| value.is_finite() && value > 0.0;
+        self.model.validate().map_err(|error| Error::invalid(format!("model: {}", error.message())))?;
+        let fault = [
+            (self.max_steps == 0, "max_steps is at least 1"),
+            (!above_zero(self.learning_rate), "learning_rate is above 0"),
+            (!(0.0..1.0).contains(&self.warmup_ratio), "warmup_ratio is in 0..1"),
+            (self.weight_decay.is_nan() || self.weight_decay < 0.0, "weight_decay is not negative"),
+            (!(0.0..1.0).contains(&self.adam_beta1), "adam_beta1 is in 0..1"),
+            (!(0.0..1.0).contains(&self.adam_beta2), "adam_beta2 is in 0..1"),
+            (!above_zero(self.adam_epsilon), "adam_epsilon is above 0"),
+            (!above_zero(self.max_grad_norm), "max_grad_norm is above 0"),
+            (self.threads == 0, "threads is at least 1"),
+            (self.micro_batch_tokens == 0, "micro_batch_tokens is at least 1"),
+            (self.logging_steps == 0, "logging_steps is at least 1"),
+            (self.eval_steps == 0, "eval_steps is at least 1"),
+            (self.save_steps == 0, "save_steps is at least 1"),
+            (self.save_total_limit == 0, "save_total_limit is at least 1"),
+            (self.data.batch_size() == 0, "data.batch has at least 1 example"),
+            (self.data.dialogues == 0, "data.dialogues is at least 1"),
+        ];
+        match fault.iter().find(|(wrong, _)| *wrong) {
+            Some((_, rule)) => Err(Error::invalid(format!("the training configuration: {rule}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// The learning rate of the `step`-th step, from 1.
+    pub fn learning_rate_at(&self, step: u64) -> f64 {
+        let warmup = (self.max_steps as f64 * self.warmup_ratio).ceil();
+        let step = step as f64;
+        if step <= warmup {
+            return self.learning_rate * step / warmup;
+        }
+        let done = ((step - warmup) / (self.max_steps as f64 - warmup + 1.0)).min(1.0);
+        self.learning_rate
+            * match self.lr_scheduler_type {
+                Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+                Schedule::Linear => 1.0 - done,
+                Schedule::ConstantWithWarmup => 1.0,
+            }
+    }
+
+    pub(super) fn optimizer(&self) -> AdamW {
+        AdamW {
+            beta1: self.adam_beta1 as f32,
+            beta2: self.adam_beta2 as f32,
+            epsilon: self.adam_epsilon as f32,
+            weight_decay: self.weight_decay as f32,
+        }
+    }
+
+    /// What a run may not change when it resumes: everything but where it is, how long it may
+    /// take and how often it reports.
+    pub(super) fn identity(&self) -> Self {
+        Self {
+            output_dir: PathBuf::new(),
+            max_seconds: None,
+            logging_steps: 1,
+            eval_steps: 1,
+            save_steps: 1,
+            save_total_limit: 1,
+            ..self.clone()
+        }
+    }
+}
+
+impl DataConfig {
+    pub(super) fn batch_size(&self) -> usize {
+        self.batch.extract + self.batch.manage + self.batch.answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_configuration_is_read_and_senseless_ones_are_refused() {
+        let text = include_str!("../../../configs/nano.toml");
+        let config = SftConfig::parse(text).unwrap();
+        assert_eq!(SftConfig::parse(&toml::to_string(&config).unwrap()).unwrap(), config);
+        for (from, to, word) in [
+            ("max_steps", "max_stepz", "max_stepz"),
+            ("seed = 1", "seed = -1", "seed"),
+            ("head_dim = 64", "head_dim = 63", "model"),
+            ("learning_rate = ", "learning_rate = -", "learning_rate"),
+        ] {
+            let error = SftConfig::parse(&text.replacen(from, to, 1)).unwrap_err();
+            assert!(error.message().contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_learning_rate_rises_to_its_top_and_falls_to_nothing() {
+        let mut config = SftConfig::parse(include_str!("../../../configs/nano.toml")).unwrap();
+        (config.max_steps, config.warmup_ratio, config.learning_rate) = (100, 0.1, 1.0);
+        assert!((config.learning_rate_at(1) - 0.1).abs() < 1e-9);
+        assert!((config.learning_rate_at(10) - 1.0).abs() < 1e-9);
+        assert!((config.learning_rate_at(55) - 0.5).abs() < 0.02);
+        assert!(config.learning_rate_at(100) > 0.0 && config.learning_rate_at(100) < 0.001);
+    }
+}

@@ -1,0 +1,359 @@
+//! From synthetic dialogues to tokens: what each of the three tasks reads and should write.
+//!
+//! Prompts, candidates and their order are made by the code that makes them in use, so that
+//! nano meets in training what it will meet later. Two things differ on purpose: the right
+//! memory is always among the candidates, for otherwise a miss of retrieval would teach to
+//! guess; and banks are cut to every size.
+
+use std::sync::Arc;
+
+use super::config::{DataConfig, LossWeights};
+use super::network::Target;
+use crate::agents::{
+    Block, MAX_FACTS, answer_messages, candidate_line, extract_messages, is_same_statement, manage_messages,
+    one_line,
+};
+use crate::bank::{Memory, MemoryId, OperationKind, Role, Timestamp, Turn};
+use crate::datasets::synthetic::{
+    Decision as GoldDecision, GoldMemory, QuestionExample, SpokenTurn, SyntheticDialogue, TurnExample,
+    UNKNOWN, question_examples, turn_examples,
+};
+use crate::error::Result;
+use crate::generation::{
+    Answer, ChatMessage, ChatTemplate, Decision, Grammar, Part, PromptFamily, Tokenizer, encode_target,
+    facts_json,
+};
+use crate::random::{Random, keyed};
+use crate::retrieval::for_fact;
+
+/// How often a turn that can do without its context is shown without it.
+const WITHOUT_CONTEXT: f64 = 0.25;
+/// How often an answerable question loses the memories that answer it.
+const WITHOUT_SUPPORT: f64 = 0.05;
+/// How many of the unanswerable questions are left: dialogues have more than a person would ask.
+const UNANSWERABLE: f64 = 0.6;
+/// How often a question is put to a part of the bank only.
+const PARTIAL_BANK: f64 = 0.4;
+
+/// What an example teaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Task {
+    /// Facts out of a turn.
+    Extract,
+    /// An operation for a fact.
+    Manage,
+    /// An answer from memories.
+    Answer,
+}
+
+/// An example as text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Case {
+    /// What it teaches.
+    pub task: Task,
+    /// What kind of it, for the metrics: the operation, the question's category.
+    pub kind: String,
+    /// The prompt.
+    pub messages: Vec<ChatMessage>,
+    /// The form of the completion.
+    pub grammar: Grammar,
+    /// The completion.
+    pub completion: String,
+}
+
+impl Case {
+    /// Everything that is read and written, for the vocabulary.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.messages.iter().map(|message| &message.content[..]).chain([&self.completion[..]])
+    }
+}
+
+/// An example as tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Example {
+    /// What it teaches.
+    pub task: Task,
+    /// What kind of it.
+    pub kind: String,
+    /// Prompt and completion.
+    tokens: Vec<u32>,
+    /// How many of them are the prompt.
+    prompt: usize,
+    /// What the completion's tokens spell.
+    parts: Vec<Part>,
+}
+
+impl Example {
+    /// Tokenizes a case.
+    pub fn new(case: &Case, tokenizer: &Arc<Tokenizer>, template: &ChatTemplate) -> Result<Self> {
+        let mut tokens = template.encode(tokenizer, &case.messages)?;
+        let prompt = tokens.len();
+        let target = encode_target(tokenizer, &case.grammar, &case.completion)?;
+        tokens.extend(target.iter().map(|token| token.id));
+        let parts = target.iter().map(|token| token.part).collect();
+        Ok(Self { task: case.task, kind: case.kind.clone(), tokens, prompt, parts })
+    }
+
+    /// How many tokens the network reads.
+    pub fn len(&self) -> usize {
+        self.tokens.len() - 1
+    }
+
+    /// Whether that is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What the network reads: all but the last token.
+    pub fn inputs(&self) -> &[u32] {
+        &self.tokens[..self.len()]
+    }
+
+    /// The prompt's tokens.
+    pub fn prompt(&self) -> &[u32] {
+        &self.tokens[..self.prompt]
+    }
+
+    /// The completion's tokens.
+    pub fn completion(&self) -> &[u32] {
+        &self.tokens[self.prompt..]
+    }
+
+    /// What it should predict: the prompt's tokens where they count, then the completion's
+    /// choices.
+    pub fn targets<'a>(&'a self, weights: &LossWeights) -> impl Iterator<Item = Target> + use<'a> {
+        let LossWeights { prompt, text, event, id } = *weights;
+        let of_prompt = (1..if prompt > 0.0 { self.prompt } else { 0 }).map(move |place| (place, prompt));
+        let of_completion = self.parts.iter().enumerate().filter_map(move |(i, part)| {
+            let weight = match part {
+                Part::Forced => return None,
+                Part::Event => event,
+                Part::Id => id,
+                Part::Text => text,
+            };
+            Some((self.prompt + i, weight))
+        });
+        of_prompt.chain(of_completion).map(|(place, weight)| Target {
+            row: place - 1,
+            token: self.tokens[place],
+            weight,
+        })
+    }
+
+    /// What the completion's chosen tokens spell.
+    pub fn chosen(&self) -> impl Iterator<Item = Part> + '_ {
+        self.parts.iter().copied().filter(|part| *part != Part::Forced)
+    }
+
+    /// The completion with other tokens in the places of the chosen ones.
+    pub fn with_choices(&self, chosen: &[u32]) -> Vec<u32> {
+        let mut chosen = chosen.iter();
+        let tokens = self.completion().iter().zip(&self.parts);
+        tokens
+            .map(|(own, part)| if *part == Part::Forced { *own } else { *chosen.next().unwrap_or(own) })
+            .collect()
+    }
+}
+
+/// All cases of dialogues.
+pub fn cases(config: &DataConfig, dialogues: &[SyntheticDialogue]) -> Vec<Case> {
+    in_two_threads(dialogues.len(), |i| dialogue_cases(config, &dialogues[i]))
+}
+
+/// Tokenizes cases; those longer than `most` tokens are left out and counted.
+pub fn tokenize(
+    cases: &[Case],
+    tokenizer: &Arc<Tokenizer>,
+    template: &ChatTemplate,
+    most: usize,
+) -> Result<(Vec<Example>, usize)> {
+    let made = in_two_threads(cases.len(), |i| vec![Example::new(&cases[i], tokenizer, template)]);
+    let mut examples = made.into_iter().collect::<Result<Vec<_>>>()?;
+    let all = examples.len();
+    examples.retain(|example| example.len() <= most && example.chosen().next().is_some());
+    let left_out = all - examples.len();
+    Ok((examples, left_out))
+}
+
+fn in_two_threads<T: Send>(count: usize, make: impl Fn(usize) -> Vec<T> + Sync) -> Vec<T> {
+    let make = &make;
+    std::thread::scope(|scope| {
+        let second = scope.spawn(move || (count / 2..count).flat_map(make).collect::<Vec<T>>());
+        let mut all: Vec<T> = (0..count / 2).flat_map(make).collect();
+        match second.join() {
+            Ok(rest) => all.extend(rest),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+        all
+    })
+}
+
+fn dialogue_cases(config: &DataConfig, dialogue: &SyntheticDialogue) -> Vec<Case> {
+    let number = letters(&dialogue.sample.sample_id);
+    let mut cases = Vec::new();
+    for (i, example) in turn_examples(dialogue).enumerate() {
+        let mut random = Random::new(config.seed, &[0xca5e, number, i as u64]);
+        if !example.assistant {
+            cases.push(extract_case(&example, &mut random));
+        }
+        for decision in &example.decisions {
+            cases.extend(manage_case(config, decision));
+        }
+    }
+    for (i, example) in question_examples(dialogue).enumerate() {
+        let mut random = Random::new(config.seed, &[0x9e57, number, i as u64]);
+        cases.extend(answer_case(config, &example, &mut random));
+    }
+    cases
+}
+
+/// A number for a name: dialogues keep their chances whatever their order.
+fn letters(name: &str) -> u64 {
+    keyed(0, &name.bytes().map(u64::from).collect::<Vec<_>>())
+}
+
+fn spoken(turn: &SpokenTurn<'_>, at: Timestamp) -> Turn {
+    Turn { role: Role::User, speaker: turn.speaker.to_owned(), content: turn.text.to_owned(), timestamp: at }
+}
+
+fn extract_case(example: &TurnExample<'_>, random: &mut Random) -> Case {
+    let mut context: Vec<Turn> = example.context.iter().map(|turn| spoken(turn, example.at)).collect();
+    if !example.needs_context && random.chance(WITHOUT_CONTEXT) {
+        context.clear();
+    }
+    let facts: Vec<&str> = example.decisions.iter().map(|decision| &decision.gold.fact[..]).collect();
+    Case {
+        task: Task::Extract,
+        kind: if facts.is_empty() { "none" } else { "some" }.to_owned(),
+        messages: extract_messages(PromptFamily::Compact, &context, &spoken(&example.turn, example.at)),
+        grammar: Grammar::Facts { max_facts: MAX_FACTS },
+        completion: facts_json(&facts),
+    }
+}
+
+/// Nothing where the fact equals a candidate: then no model is asked.
+fn manage_case(config: &DataConfig, decision: &GoldDecision<'_>) -> Option<Case> {
+    let fact = &decision.gold.resolved;
+    let bank: Vec<&GoldMemory> = decision.bank.iter().collect();
+    let target = decision.target();
+    let needed: Vec<&str> = target.into_iter().collect();
+    let shown = candidates(&bank, fact, config.manager_candidates, &needed);
+    if shown.iter().any(|memory| is_same_statement(&memory.text, fact)) {
+        return None;
+    }
+    let place = target.and_then(|key| shown.iter().position(|memory| memory.key == key));
+    let text = decision.gold.text.as_deref().map(one_line);
+    let operation = match (decision.gold.op, place, text) {
+        (OperationKind::Add, _, Some(text)) => Decision::Add { text },
+        (OperationKind::Update, Some(id), Some(text)) => Decision::Update { id, text },
+        (OperationKind::Delete, Some(id), _) => Decision::Delete { id },
+        (OperationKind::Noop, ..) => Decision::Noop,
+        _ => return None,
+    };
+    let lines = lines(&shown);
+    Some(Case {
+        task: Task::Manage,
+        kind: decision.gold.op.wire_name().to_owned(),
+        messages: manage_messages(PromptFamily::Compact, &lines, fact),
+        grammar: Grammar::Decision { shown: lines.len() },
+        completion: operation.to_json(),
+    })
+}
+
+/// Nothing where no memory is left: then no model is asked.
+fn answer_case(config: &DataConfig, example: &QuestionExample<'_>, random: &mut Random) -> Option<Case> {
+    let mut support: Vec<&str> = example.supporting.iter().map(|key| &key[..]).collect();
+    let mut answer = example.answer;
+    let is_support = |memory: &GoldMemory| example.supporting.contains(&memory.key);
+    if support.is_empty() && !random.chance(UNANSWERABLE) {
+        return None;
+    }
+    let without = !support.is_empty() && random.chance(WITHOUT_SUPPORT);
+    // A share of the bank between nothing and all of it.
+    let share = if random.chance(PARTIAL_BANK) { random.uniform() } else { 1.0 };
+    let bank: Vec<&GoldMemory> = example
+        .memories
+        .iter()
+        .filter(|memory| if is_support(memory) { !without } else { random.chance(share) })
+        .collect();
+    if without {
+        support.clear();
+        answer = UNKNOWN;
+    }
+    // One person's own memory, where that is enough.
+    let owners: Vec<&str> = example
+        .speakers
+        .into_iter()
+        .filter(|s| bank.iter().any(|m| m.speaker == **s && is_support(m)))
+        .collect();
+    // As in use, speakers stand in the order in which the bank first names them.
+    let mut speakers: Vec<&str> = Vec::new();
+    for memory in &bank {
+        if !speakers.contains(&&memory.speaker[..]) {
+            speakers.push(&memory.speaker);
+        }
+    }
+    if let ([owner], true) = (&owners[..], random.chance(0.5)) {
+        speakers.retain(|speaker| speaker == owner);
+    }
+    let mut blocks = Vec::new();
+    let mut keys: Vec<&str> = Vec::new();
+    for speaker in speakers {
+        let own: Vec<&GoldMemory> = bank.iter().copied().filter(|memory| memory.speaker == speaker).collect();
+        let shown = candidates(&own, example.question, config.candidates_per_speaker, &support);
+        if !shown.is_empty() {
+            keys.extend(shown.iter().map(|memory| &memory.key[..]));
+            blocks.push(Block { speaker: speaker.to_owned(), lines: lines(&shown) });
+        }
+    }
+    if blocks.is_empty() {
+        return None;
+    }
+    let memories: Vec<usize> = (0..keys.len()).filter(|&i| support.contains(&keys[i])).collect();
+    Some(Case {
+        task: Task::Answer,
+        kind: if answer == UNKNOWN { "unknown".to_owned() } else { format!("category {}", example.category) },
+        messages: answer_messages(PromptFamily::Compact, &blocks, example.question),
+        grammar: Grammar::Answer { lines: blocks.iter().flat_map(|block| block.lines.clone()).collect() },
+        completion: Answer { memories, answer: answer.to_owned() }.to_json(),
+    })
+}
+
+fn lines(shown: &[&GoldMemory]) -> Vec<String> {
+    shown.iter().map(|memory| candidate_line(memory.observed, &memory.text)).collect()
+}
+
+/// The candidates as retrieval gives them, best last, where those in `needed` take the places
+/// of the worst others.
+fn candidates<'a>(bank: &[&'a GoldMemory], query: &str, most: usize, needed: &[&str]) -> Vec<&'a GoldMemory> {
+    let memories: Vec<Memory> = bank.iter().map(|gold| memory(gold)).collect();
+    let memories: Vec<&Memory> = memories.iter().collect();
+    let speaker = bank.first().map_or("", |memory| &memory.speaker);
+    let ranked: Vec<usize> =
+        for_fact(&memories, query, speaker, bank.len()).iter().map(|found| found.place).collect();
+    let is_needed = |place: &usize| needed.contains(&&bank[*place].key[..]);
+    let wanted = ranked.iter().filter(|place| is_needed(place)).count();
+    let others = ranked.len() - wanted;
+    let mut left_out = others.saturating_sub(most.saturating_sub(wanted));
+    let mut shown = Vec::new();
+    for place in ranked {
+        if left_out > 0 && !is_needed(&place) {
+            left_out -= 1;
+        } else {
+            shown.push(bank[place]);
+        }
+    }
+    shown
+}
+
+fn memory(gold: &GoldMemory) -> Memory {
+    Memory {
+        id: MemoryId(gold.key.clone()),
+        text: gold.text.clone(),
+        speaker: gold.speaker.clone(),
+        created: gold.observed,
+        updated: gold.observed,
+        observed: gold.observed,
+        metadata: serde_json::Map::new(),
+    }
+}

@@ -1,0 +1,44 @@
+//! A trained model as a bundle for the browser.
+
+use std::path::Path;
+
+use burn::backend::Flex;
+use burn::backend::flex::FlexDevice;
+
+use super::config::SftConfig;
+use super::run_folder::{read_files, write_files};
+use crate::checkpoint::{PackOptions, Quantization, TrainingRun, pack};
+use crate::error::Result;
+
+const LICENCES: [(&str, &str); 2] = [
+    ("LICENSE-MIT", include_str!("../../../LICENSE-MIT")),
+    ("LICENSE-APACHE", include_str!("../../../LICENSE-APACHE")),
+];
+
+/// Packs a model folder, or a checkpoint, of a run into `out` and returns the bundle's size in
+/// bytes. The bundle says how it was made and how many memories its agents are shown.
+pub fn export(config: &SftConfig, name: &str, model: &Path, out: &Path) -> Result<u64> {
+    let options = PackOptions {
+        name: name.to_owned(),
+        quantization: Quantization::F16,
+        prompt_family: "compact".to_owned(),
+        context_length: None,
+        candidates_per_speaker: config.data.candidates_per_speaker,
+        manager_candidates: config.data.manager_candidates,
+        licence: "MIT OR Apache-2.0".to_owned(),
+        training: TrainingRun {
+            run: format!("sft, {} steps, seed {}", config.max_steps, config.seed),
+            commands: vec![
+                format!("memory-r1 train sft --config configs/{name}.toml"),
+                format!("memory-r1 train export --config configs/{name}.toml --out pkg/models/{name}"),
+            ],
+        },
+    };
+    let mut files = read_files(model)?;
+    for (name, text) in LICENCES {
+        files.insert(name.to_owned(), text.as_bytes().to_vec());
+    }
+    let bundle = futures_lite::future::block_on(pack::<Flex>(&files, &options, &FlexDevice))?;
+    write_files(out, &bundle)?;
+    Ok(bundle.values().map(|bytes| bytes.len() as u64).sum())
+}

@@ -1,0 +1,206 @@
+//! From the targets' coefficients back to the gradient of every parameter.
+
+use super::forward::{Activations, Batch, Workspace, room, sum_rows};
+use super::layout::Layout;
+use super::math::{Into, View, dot, matmul, rms_norm_backward, swiglu_backward, wide};
+
+/// The products `out = input weight^T` of a batch of `n` rows, backwards.
+struct Linear<'a> {
+    parameters: &'a [f32],
+    n: usize,
+}
+
+impl Linear<'_> {
+    /// Adds the gradient of the weight at `start` and writes that of the input.
+    fn backward(
+        &self,
+        gradient: &mut [f32],
+        start: usize,
+        [rows, cols]: [usize; 2],
+        dout: &[f32],
+        input: &[f32],
+        dinput: &mut [f32],
+    ) {
+        let weight = start..start + rows * cols;
+        let (dout, input) = (View::new(dout, self.n, rows), View::new(input, self.n, cols));
+        matmul(&mut gradient[weight.clone()], cols, Into::Add, 1.0, dout.t(), input);
+        let weight = View::new(&self.parameters[weight], rows, cols);
+        matmul(dinput, cols, Into::Replace, 1.0, dout, weight);
+    }
+}
+
+impl Workspace {
+    /// Adds to `gradient` the gradient of `sum over targets of coefficient * -logprob`; must
+    /// follow the `forward` of the same batch, once. With `weight / total` as coefficients that
+    /// is the gradient of the mean loss; a policy's gradient has advantages in their place.
+    pub fn backward(
+        &mut self,
+        layout: &Layout,
+        parameters: &[f32],
+        batch: &Batch,
+        coefficients: &[f32],
+        gradient: &mut [f32],
+    ) {
+        assert_eq!(coefficients.len(), batch.targets.len(), "a coefficient for each target");
+        let n = batch.tokens.len();
+        let hidden = layout.config.hidden_size;
+        self.head_backward(layout, parameters, batch, coefficients, gradient);
+        let mut dx = std::mem::take(&mut self.dx);
+        let dx_rows = room(&mut dx, n * hidden);
+        dx_rows.fill(0.0);
+        for (row, target) in self.dpicked.chunks_exact(hidden).zip(&batch.targets) {
+            let place = &mut dx_rows[target.row * hidden..][..hidden];
+            place.iter_mut().zip(row).for_each(|(place, value)| *place += value);
+        }
+        for i in (0..layout.blocks.len()).rev() {
+            let mut block = std::mem::take(&mut self.blocks[i]);
+            self.block_backward(layout, parameters, batch, i, &mut block, &mut dx, gradient);
+            self.blocks[i] = block;
+        }
+        let embedding = &mut gradient[layout.embedding..];
+        for (row, &token) in dx.chunks_exact(hidden).zip(&batch.tokens) {
+            let place = &mut embedding[token as usize * hidden..][..hidden];
+            place.iter_mut().zip(row).for_each(|(place, value)| *place += value);
+        }
+        self.dx = dx;
+    }
+
+    fn head_backward(
+        &mut self,
+        layout: &Layout,
+        parameters: &[f32],
+        batch: &Batch,
+        coefficients: &[f32],
+        gradient: &mut [f32],
+    ) {
+        let (hidden, vocab) = (layout.config.hidden_size, layout.config.vocab_size);
+        let count = batch.targets.len();
+        let dlogits = &mut self.logits;
+        wide(
+            #[inline(always)]
+            || {
+                let rows = dlogits.chunks_exact_mut(vocab).zip(&batch.targets).zip(coefficients);
+                for ((row, target), &coefficient) in rows {
+                    for value in row.iter_mut() {
+                        *value *= coefficient;
+                    }
+                    row[target.token as usize] -= coefficient;
+                }
+            },
+        );
+        let table = layout.embedding..layout.embedding + vocab * hidden;
+        let dlogits = View::new(dlogits, count, vocab);
+        let normed = View::new(&self.normed, count, hidden);
+        matmul(&mut gradient[table.clone()], hidden, Into::Add, 1.0, dlogits.t(), normed);
+        let dnormed = room(&mut self.dnormed, count * hidden);
+        let embedding = View::new(&parameters[table], vocab, hidden);
+        matmul(dnormed, hidden, Into::Replace, 1.0, dlogits, embedding);
+        let dpicked = room(&mut self.dpicked, count * hidden);
+        dpicked.fill(0.0);
+        let gain = layout.final_norm..layout.final_norm + hidden;
+        rms_norm_backward(
+            dpicked,
+            &mut gradient[gain.clone()],
+            &self.dnormed,
+            &self.picked,
+            &parameters[gain],
+            &self.inverse,
+        );
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn block_backward(
+        &mut self,
+        layout: &Layout,
+        parameters: &[f32],
+        batch: &Batch,
+        index: usize,
+        a: &mut Activations,
+        dx: &mut [f32],
+        gradient: &mut [f32],
+    ) {
+        let (config, at) = (&layout.config, layout.blocks[index]);
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let (query, qkv_width) = (layout.query_width(), layout.qkv_width());
+        let n = batch.tokens.len();
+        let linear = Linear { parameters, n };
+        let dgated = room(&mut self.dgated, n * inner);
+        linear.backward(gradient, at.down, [hidden, inner], dx, &a.gated, dgated);
+        swiglu_backward(&mut a.gate_up, dgated, inner);
+        let dnormed = room(&mut self.dnormed, n * hidden);
+        linear.backward(gradient, at.gate_up, [2 * inner, hidden], &a.gate_up, &a.normed2, dnormed);
+        let gain = at.post_norm..at.post_norm + hidden;
+        rms_norm_backward(
+            dx,
+            &mut gradient[gain.clone()],
+            &self.dnormed,
+            &a.middle,
+            &parameters[gain],
+            &a.inverse2,
+        );
+
+        let dmixed = room(&mut self.dmixed, n * query);
+        linear.backward(gradient, at.output, [hidden, query], dx, &a.mixed, dmixed);
+        self.attention_backward(layout, &batch.lengths, a);
+        let mut dqkv = std::mem::take(&mut self.dqkv);
+        let (qk, head) = (query + layout.key_width(), config.head_dim);
+        self.rotate_all(&mut dqkv, &batch.lengths, qkv_width, qk, head, -1.0);
+        sum_rows(&mut gradient[at.qkv_bias..][..qkv_width], &dqkv);
+        let dnormed = room(&mut self.dnormed, n * hidden);
+        linear.backward(gradient, at.qkv, [qkv_width, hidden], &dqkv, &a.normed1, dnormed);
+        self.dqkv = dqkv;
+        let gain = at.input_norm..at.input_norm + hidden;
+        rms_norm_backward(
+            dx,
+            &mut gradient[gain.clone()],
+            &self.dnormed,
+            &a.x,
+            &parameters[gain],
+            &a.inverse1,
+        );
+    }
+
+    /// From `dmixed` to `dqkv`, whose queries and keys are still turned.
+    fn attention_backward(&mut self, layout: &Layout, lengths: &[usize], a: &Activations) {
+        let config = &layout.config;
+        let (head, width, query) = (config.head_dim, layout.qkv_width(), layout.query_width());
+        let group = config.num_attention_heads / config.num_key_value_heads;
+        let n: usize = lengths.iter().sum();
+        let scale = 1.0 / (head as f32).sqrt();
+        let dqkv = room(&mut self.dqkv, n * width);
+        dqkv.fill(0.0);
+        let (mut start, mut place) = (0, 0);
+        for &length in lengths {
+            let rows = &a.qkv[start * width..][..length * width];
+            let drows = &mut dqkv[start * width..][..length * width];
+            for h in 0..config.num_attention_heads {
+                let (key, value) = (query + h / group * head, query + layout.key_width() + h / group * head);
+                let part = |at: usize| View::strided(&rows[at..], length, head, width);
+                let p = &a.attention[place..][..length * length];
+                place += length * length;
+                let dout = View::strided(&self.dmixed[start * query + h * head..], length, head, query);
+                matmul(&mut drows[value..], width, Into::Add, 1.0, View::new(p, length, length).t(), dout);
+                let ds = room(&mut self.dscores, length * length);
+                matmul(ds, length, Into::Replace, 1.0, dout, part(value).t());
+                wide(
+                    #[inline(always)]
+                    || {
+                        for ((i, ds), p) in
+                            ds.chunks_exact_mut(length).enumerate().zip(p.chunks_exact(length))
+                        {
+                            let (ds, future) = ds.split_at_mut(i + 1);
+                            let p = &p[..=i];
+                            let mean = dot(ds, p);
+                            ds.iter_mut().zip(p).for_each(|(ds, p)| *ds = (*ds - mean) * p * scale);
+                            future.fill(0.0);
+                        }
+                    },
+                );
+                let ds = View::new(ds, length, length);
+                matmul(&mut drows[h * head..], width, Into::Add, 1.0, ds, part(key));
+                matmul(&mut drows[key..], width, Into::Add, 1.0, ds.t(), part(h * head));
+            }
+            start += length;
+        }
+    }
+}

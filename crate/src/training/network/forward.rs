@@ -1,0 +1,296 @@
+//! From tokens to losses.
+
+use super::layout::Layout;
+use super::math::{Into, View, add_rows, argmax, matmul, rms_norm, rotate, softmax, swiglu, wide};
+use crate::error::{Error, Result};
+
+/// A token that the network should have predicted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Target {
+    /// The row of the batch that predicts it: the place of the token before it.
+    pub row: usize,
+    /// The token.
+    pub token: u32,
+    /// How much it counts.
+    pub weight: f32,
+}
+
+/// Sequences one behind the other.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// All tokens.
+    pub tokens: Vec<u32>,
+    /// How many of them each sequence has.
+    pub lengths: Vec<usize>,
+    /// What is to be predicted.
+    pub targets: Vec<Target>,
+}
+
+impl Batch {
+    /// Appends a sequence; the rows of its targets count from its own start.
+    pub fn push(&mut self, tokens: &[u32], targets: impl IntoIterator<Item = Target>) {
+        let start = self.tokens.len();
+        self.tokens.extend_from_slice(tokens);
+        self.lengths.push(tokens.len());
+        self.targets.extend(targets.into_iter().map(|t| Target { row: t.row + start, ..t }));
+    }
+
+    /// Empties it, keeping its memory.
+    pub fn clear(&mut self) {
+        self.tokens.clear();
+        self.lengths.clear();
+        self.targets.clear();
+    }
+
+    pub(super) fn check(&self, layout: &Layout) -> Result<()> {
+        let config = &layout.config;
+        let known = |token: u32| (token as usize) < config.vocab_size;
+        let whole = self.lengths.iter().sum::<usize>() == self.tokens.len();
+        let fits = self.lengths.iter().all(|&length| length <= config.max_position_embeddings);
+        let targets = self.targets.iter().all(|t| t.row < self.tokens.len() && known(t.token));
+        if whole && fits && targets && self.tokens.iter().all(|&token| known(token)) {
+            Ok(())
+        } else {
+            Err(Error::invalid("a batch has a token, a target or a length that the model has no room for"))
+        }
+    }
+}
+
+/// What each target of a batch cost.
+#[derive(Clone, Debug, Default)]
+pub struct Losses {
+    /// The logarithm of the probability of each target.
+    pub logprobs: Vec<f32>,
+    /// The most probable token in each target's place.
+    pub predicted: Vec<u32>,
+}
+
+/// The activations of one block that its backward pass needs.
+#[derive(Default)]
+pub(super) struct Activations {
+    pub(super) x: Vec<f32>,
+    pub(super) inverse1: Vec<f32>,
+    pub(super) normed1: Vec<f32>,
+    pub(super) qkv: Vec<f32>,
+    pub(super) attention: Vec<f32>,
+    pub(super) mixed: Vec<f32>,
+    pub(super) middle: Vec<f32>,
+    pub(super) inverse2: Vec<f32>,
+    pub(super) normed2: Vec<f32>,
+    pub(super) gate_up: Vec<f32>,
+    pub(super) gated: Vec<f32>,
+}
+
+/// The memory of one worker; it grows to what the largest batch needs and is used again.
+#[derive(Default)]
+pub struct Workspace {
+    pub(super) blocks: Vec<Activations>,
+    pub(super) last: Vec<f32>,
+    pub(super) picked: Vec<f32>,
+    pub(super) inverse: Vec<f32>,
+    pub(super) normed: Vec<f32>,
+    /// The probabilities of all tokens, a row a target; the backward pass turns them into the
+    /// gradients of the logits.
+    pub(super) logits: Vec<f32>,
+    pub(super) dx: Vec<f32>,
+    pub(super) dnormed: Vec<f32>,
+    pub(super) dqkv: Vec<f32>,
+    pub(super) dmixed: Vec<f32>,
+    pub(super) dgated: Vec<f32>,
+    pub(super) dscores: Vec<f32>,
+    pub(super) dpicked: Vec<f32>,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+/// A buffer of exactly `len` elements whose old values do not matter.
+pub(super) fn room(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    buffer.resize(len, 0.0);
+    buffer
+}
+
+impl Workspace {
+    /// The angles of every position.
+    fn prepare(&mut self, layout: &Layout) {
+        let config = &layout.config;
+        let half = config.head_dim / 2;
+        self.blocks.resize_with(config.num_hidden_layers, Activations::default);
+        if self.cos.len() == half * config.max_position_embeddings {
+            return;
+        }
+        (self.cos, self.sin) = (0..config.max_position_embeddings)
+            .flat_map(|position| (0..half).map(move |i| (position, i)))
+            .map(|(position, i)| {
+                let frequency = config.rope_theta.powf(-(2.0 * i as f64) / config.head_dim as f64);
+                // In f32 like the reference implementation, so that long prompts agree too.
+                let angle = position as f32 * frequency as f32;
+                (angle.cos(), angle.sin())
+            })
+            .unzip();
+    }
+
+    /// Turns queries and keys of all rows by their positions, or back.
+    pub(super) fn rotate_all(
+        &self,
+        qkv: &mut [f32],
+        lengths: &[usize],
+        width: usize,
+        qk: usize,
+        head: usize,
+        sign: f32,
+    ) {
+        let half = head / 2;
+        wide(
+            #[inline(always)]
+            || {
+                let positions = lengths.iter().flat_map(|&length| 0..length);
+                for (row, position) in qkv.chunks_exact_mut(width).zip(positions) {
+                    let at = position * half..(position + 1) * half;
+                    rotate(&mut row[..qk], head, &self.cos[at.clone()], &self.sin[at], sign);
+                }
+            },
+        );
+    }
+
+    /// Computes the log-probability of every target and keeps what the backward pass needs.
+    pub fn forward(&mut self, layout: &Layout, parameters: &[f32], batch: &Batch) -> Result<Losses> {
+        batch.check(layout)?;
+        self.prepare(layout);
+        let config = &layout.config;
+        let hidden = config.hidden_size;
+        let n = batch.tokens.len();
+
+        let mut x = std::mem::take(&mut self.last);
+        room(&mut x, n * hidden);
+        let embedding = &parameters[layout.embedding..];
+        for (row, &token) in x.chunks_exact_mut(hidden).zip(&batch.tokens) {
+            row.copy_from_slice(&embedding[token as usize * hidden..][..hidden]);
+        }
+        for i in 0..layout.blocks.len() {
+            let mut block = std::mem::take(&mut self.blocks[i]);
+            std::mem::swap(&mut block.x, &mut x);
+            self.block(layout, parameters, batch, i, &mut block, &mut x);
+            self.blocks[i] = block;
+        }
+        self.last = x;
+        Ok(self.head(layout, parameters, batch))
+    }
+
+    fn block(
+        &mut self,
+        layout: &Layout,
+        parameters: &[f32],
+        batch: &Batch,
+        index: usize,
+        a: &mut Activations,
+        out: &mut Vec<f32>,
+    ) {
+        let (config, at) = (&layout.config, layout.blocks[index]);
+        let (hidden, inner, eps) = (config.hidden_size, config.intermediate_size, config.rms_norm_eps as f32);
+        let (query, qkv_width) = (layout.query_width(), layout.qkv_width());
+        let n = batch.tokens.len();
+        let weight = |start: usize, rows: usize, cols: usize| {
+            View::new(&parameters[start..][..rows * cols], rows, cols)
+        };
+
+        let (normed, inverse) = (room(&mut a.normed1, n * hidden), room(&mut a.inverse1, n));
+        rms_norm(normed, inverse, &a.x, &parameters[at.input_norm..][..hidden], eps);
+        let qkv = room(&mut a.qkv, n * qkv_width);
+        for row in qkv.chunks_exact_mut(qkv_width) {
+            row.copy_from_slice(&parameters[at.qkv_bias..][..qkv_width]);
+        }
+        let input = View::new(&a.normed1, n, hidden);
+        matmul(qkv, qkv_width, Into::Add, 1.0, input, weight(at.qkv, qkv_width, hidden).t());
+        let (qk, head) = (query + layout.key_width(), config.head_dim);
+        self.rotate_all(qkv, &batch.lengths, qkv_width, qk, head, 1.0);
+        attention(layout, &batch.lengths, a);
+
+        let middle = room(&mut a.middle, n * hidden);
+        middle.copy_from_slice(&a.x);
+        let mixed = View::new(&a.mixed, n, query);
+        matmul(middle, hidden, Into::Add, 1.0, mixed, weight(at.output, hidden, query).t());
+
+        let (normed, inverse) = (room(&mut a.normed2, n * hidden), room(&mut a.inverse2, n));
+        rms_norm(normed, inverse, &a.middle, &parameters[at.post_norm..][..hidden], eps);
+        let gate_up = room(&mut a.gate_up, n * 2 * inner);
+        let input = View::new(&a.normed2, n, hidden);
+        matmul(gate_up, 2 * inner, Into::Replace, 1.0, input, weight(at.gate_up, 2 * inner, hidden).t());
+        swiglu(room(&mut a.gated, n * inner), &a.gate_up, inner);
+
+        let out = room(out, n * hidden);
+        out.copy_from_slice(&a.middle);
+        let gated = View::new(&a.gated, n, inner);
+        matmul(out, hidden, Into::Add, 1.0, gated, weight(at.down, hidden, inner).t());
+    }
+
+    /// The head, at the rows that predict a target only.
+    fn head(&mut self, layout: &Layout, parameters: &[f32], batch: &Batch) -> Losses {
+        let (hidden, vocab) = (layout.config.hidden_size, layout.config.vocab_size);
+        let count = batch.targets.len();
+        let picked = room(&mut self.picked, count * hidden);
+        for (row, target) in picked.chunks_exact_mut(hidden).zip(&batch.targets) {
+            row.copy_from_slice(&self.last[target.row * hidden..][..hidden]);
+        }
+        let gain = &parameters[layout.final_norm..][..hidden];
+        let (normed, inverse) = (room(&mut self.normed, count * hidden), room(&mut self.inverse, count));
+        rms_norm(normed, inverse, &self.picked, gain, layout.config.rms_norm_eps as f32);
+        let logits = room(&mut self.logits, count * vocab);
+        let embedding = View::new(&parameters[layout.embedding..][..vocab * hidden], vocab, hidden);
+        matmul(logits, vocab, Into::Replace, 1.0, View::new(&self.normed, count, hidden), embedding.t());
+        let mut losses = Losses::default();
+        wide(
+            #[inline(always)]
+            || {
+                for (row, target) in logits.chunks_exact_mut(vocab).zip(&batch.targets) {
+                    let own = row[target.token as usize];
+                    losses.predicted.push(argmax(row) as u32);
+                    losses.logprobs.push(own - softmax(row));
+                }
+            },
+        );
+        losses
+    }
+}
+
+/// Causal attention within each sequence, head by head; keeps the probabilities.
+fn attention(layout: &Layout, lengths: &[usize], a: &mut Activations) {
+    let config = &layout.config;
+    let (head, width, query) = (config.head_dim, layout.qkv_width(), layout.query_width());
+    let group = config.num_attention_heads / config.num_key_value_heads;
+    let n: usize = lengths.iter().sum();
+    let scores = lengths.iter().map(|length| length * length).sum::<usize>() * config.num_attention_heads;
+    let (mixed, probabilities) = (room(&mut a.mixed, n * query), room(&mut a.attention, scores));
+    let scale = 1.0 / (head as f32).sqrt();
+    let (mut start, mut place) = (0, 0);
+    for &length in lengths {
+        let rows = &a.qkv[start * width..][..length * width];
+        for h in 0..config.num_attention_heads {
+            let (key, value) = (query + h / group * head, query + layout.key_width() + h / group * head);
+            let part = |at: usize| View::strided(&rows[at..], length, head, width);
+            let p = &mut probabilities[place..][..length * length];
+            place += length * length;
+            matmul(p, length, Into::Replace, scale, part(h * head), part(key).t());
+            wide(
+                #[inline(always)]
+                || {
+                    for (i, row) in p.chunks_exact_mut(length).enumerate() {
+                        let (seen, future) = row.split_at_mut(i + 1);
+                        softmax(seen);
+                        future.fill(0.0);
+                    }
+                },
+            );
+            let out = &mut mixed[start * query + h * head..];
+            matmul(out, query, Into::Replace, 1.0, View::new(p, length, length), part(value));
+        }
+        start += length;
+    }
+}
+
+/// Sums the rows of `rows` into `out`, vectorised.
+pub(super) fn sum_rows(out: &mut [f32], rows: &[f32]) {
+    wide(
+        #[inline(always)]
+        || add_rows(out, rows),
+    );
+}

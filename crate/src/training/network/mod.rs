@@ -1,0 +1,165 @@
+//! nano's forward and backward pass on the CPU, written out.
+//!
+//! One network (Qwen2: RMS norm, rotary embedding, grouped-query attention, SwiGLU, tied head)
+//! in one flat buffer of parameters, over sequences that lie one behind the other without any
+//! padding. Burn's automatic differentiation computes the same; on the CPU it spends more time
+//! on moving activations from one small operation to the next than on the products themselves,
+//! and nano is trained on a laptop. What is left out of the textbook: dropout (the data never
+//! repeats) and mixed precision.
+
+mod backward;
+mod forward;
+mod layout;
+mod math;
+
+pub use forward::{Batch, Losses, Target, Workspace};
+pub use layout::{Layout, NamedTensor};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::{Decoder, DecoderConfig};
+    use crate::random::Random;
+
+    fn tiny() -> Layout {
+        Layout::new(DecoderConfig {
+            vocab_size: 23,
+            hidden_size: 12,
+            num_hidden_layers: 2,
+            head_dim: 6,
+            intermediate_size: 20,
+            max_position_embeddings: 32,
+            rope_theta: 100.0,
+            ..DecoderConfig::nano()
+        })
+        .unwrap()
+    }
+
+    fn batch(random: &mut Random) -> Batch {
+        let mut batch = Batch::default();
+        for length in [7, 1, 18] {
+            let tokens: Vec<u32> = (0..length).map(|_| random.below(23) as u32).collect();
+            let targets: Vec<Target> = (0..length)
+                .filter(|row| row % 3 != 1)
+                .map(|row| Target { row, token: random.below(23) as u32, weight: 0.25 + row as f32 / 10.0 })
+                .collect();
+            batch.push(&tokens, targets);
+        }
+        batch
+    }
+
+    fn loss(layout: &Layout, parameters: &[f32], batch: &Batch) -> f64 {
+        let losses = Workspace::default().forward(layout, parameters, batch).unwrap();
+        let terms = losses.logprobs.iter().zip(&batch.targets);
+        terms.map(|(logprob, target)| -f64::from(*logprob) * f64::from(target.weight)).sum()
+    }
+
+    /// Along a random direction within each tensor, the slope of the loss is the product of
+    /// gradient and direction.
+    #[test]
+    fn the_gradient_of_every_tensor_is_the_slope_of_the_loss() {
+        let layout = tiny();
+        let mut random = Random::new(5, &[]);
+        let mut parameters = layout.initialize(1);
+        // Away from the start's small numbers, so that every path matters.
+        for p in &mut parameters {
+            *p += (random.normal() * 0.3) as f32;
+        }
+        let batch = batch(&mut random);
+        let weights: Vec<f32> = batch.targets.iter().map(|target| target.weight).collect();
+        let mut gradient = vec![0.0; layout.len()];
+        let mut workspace = Workspace::default();
+        // A dirty workspace must not matter.
+        for _ in 0..2 {
+            gradient.fill(0.0);
+            workspace.forward(&layout, &parameters, &batch).unwrap();
+            workspace.backward(&layout, &parameters, &batch, &weights, &mut gradient);
+        }
+        for tensor in &layout.tensors {
+            let direction: Vec<f32> = (0..tensor.len()).map(|_| random.normal() as f32).collect();
+            let along = |step: f32| {
+                let mut moved = parameters.clone();
+                moved[tensor.range()].iter_mut().zip(&direction).for_each(|(p, d)| *p += step * d);
+                loss(&layout, &moved, &batch)
+            };
+            let step = 2e-3;
+            let slope = (along(step) - along(-step)) / (2.0 * f64::from(step));
+            let product: f64 = gradient[tensor.range()]
+                .iter()
+                .zip(&direction)
+                .map(|(g, d)| f64::from(*g) * f64::from(*d))
+                .sum();
+            let scale = gradient[tensor.range()].iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+            assert!((slope - product).abs() < 0.01 * scale + 1e-3, "{}: {slope} {product}", tensor.name);
+        }
+    }
+
+    #[test]
+    fn sequences_of_a_batch_do_not_see_each_other() {
+        let layout = tiny();
+        let mut random = Random::new(6, &[]);
+        let parameters = layout.initialize(2);
+        let whole = batch(&mut random);
+        let mut last = Batch::default();
+        let targets = whole.targets.iter().filter(|t| t.row >= 8).map(|t| Target { row: t.row - 8, ..*t });
+        last.push(&whole.tokens[8..], targets);
+        let logprobs =
+            |batch: &Batch| Workspace::default().forward(&layout, &parameters, batch).unwrap().logprobs;
+        let (together, alone) = (logprobs(&whole), logprobs(&last));
+        for (a, b) in together[together.len() - alone.len()..].iter().zip(&alone) {
+            assert!((a - b).abs() < 1e-5, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        let layout = tiny();
+        let parameters = layout.initialize(2);
+        let forward = |tokens: &[u32], token: u32, row: usize| {
+            let mut batch = Batch::default();
+            batch.push(tokens, [Target { row, token, weight: 1.0 }]);
+            Workspace::default().forward(&layout, &parameters, &batch).map(|_| ())
+        };
+        assert!(forward(&[1, 2], 3, 1).is_ok());
+        assert!(forward(&[1, 23], 3, 1).is_err());
+        assert!(forward(&[1, 2], 23, 1).is_err());
+        assert!(forward(&[1, 2], 3, 2).is_err());
+        assert!(forward(&[1; 33], 3, 2).is_err());
+    }
+
+    /// Burn's decoder, which serves the trained weights, gives the same log-probabilities.
+    #[test]
+    fn the_decoder_of_nn_agrees() {
+        use burn::backend::Flex;
+        use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
+        use burn_flex::FlexDevice;
+
+        let layout = tiny();
+        let mut random = Random::new(8, &[]);
+        let mut parameters = layout.initialize(3);
+        for p in &mut parameters {
+            *p += (random.normal() * 0.3) as f32;
+        }
+        let tokens: Vec<u32> = (0..19).map(|_| random.below(23) as u32).collect();
+        let mut batch = Batch::default();
+        batch.push(&[3, 1, 4], []);
+        batch.push(&tokens, (0..19).map(|row| Target { row, token: (row % 23) as u32, weight: 1.0 }));
+        let own = Workspace::default().forward(&layout, &parameters, &batch).unwrap().logprobs;
+
+        let device = FlexDevice;
+        let decoder = Decoder::<Flex>::from_parameters(&layout.config, &device, |spec| {
+            let tensor = layout.tensors.iter().find(|tensor| tensor.name == spec.name).unwrap();
+            assert_eq!(tensor.shape, spec.shape);
+            Ok(parameters[tensor.range()].to_vec())
+        })
+        .unwrap();
+        let ids: Vec<i32> = tokens.iter().map(|id| *id as i32).collect();
+        let ids = Tensor::<Flex, 2, Int>::from_data(TensorData::new(ids, [1, 19]), &device);
+        let hidden = decoder.forward(ids).squeeze_dim::<2>(0);
+        let logprobs = log_softmax(decoder.logits(hidden), 1).into_data().to_vec::<f32>().unwrap();
+        for (row, own) in own.iter().enumerate() {
+            let other = logprobs[row * 23 + row % 23];
+            assert!((own - other).abs() < 1e-4, "row {row}: {own} {other}");
+        }
+    }
+}

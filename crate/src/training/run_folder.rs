@@ -1,0 +1,333 @@
+//! A run on disk: configuration, metrics and checkpoints, whole at every moment.
+//!
+//! ```text
+//! config.toml            what was asked for
+//! metrics.jsonl          one object a report, under TRL's names
+//! samples.jsonl          a few completions at each validation
+//! checkpoint-500/        a Hugging Face folder (model.safetensors, config.json, tokenizer…)
+//!   optimizer.safetensors, trainer_state.json    what resuming needs beside it
+//! model/                 the same folder without the latter two, at the end
+//! ```
+//!
+//! A checkpoint is written under another name, flushed and renamed: a process killed at any
+//! moment leaves the previous one.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::adamw::Moments;
+use super::bpe::TokenizerFiles;
+use super::config::SftConfig;
+use super::network::Layout;
+use crate::checkpoint::Files;
+use crate::error::{Error, ErrorCode, Result};
+
+/// What a run is made of between two steps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainerState {
+    /// Steps done.
+    pub step: u64,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// Seconds spent.
+    pub seconds: f64,
+    /// The weights.
+    pub parameters: Vec<f32>,
+    /// The optimiser's memory.
+    pub moments: Moments,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Counters {
+    format: u32,
+    step: u64,
+    tokens: u64,
+    seconds: f64,
+}
+
+const STATE_FORMAT: u32 = 1;
+
+/// The folder of a run.
+#[derive(Clone, Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    /// A new run; a folder that holds one already is an error.
+    pub fn create(config: &SftConfig) -> Result<Self> {
+        let path = config.output_dir.clone();
+        if path.join("config.toml").exists() {
+            return Err(Error::invalid(format!(
+                "{} holds a run already: pass --resume to go on with it, or choose another output_dir",
+                path.display()
+            )));
+        }
+        fs::create_dir_all(&path).map_err(|error| io(&path, "created", error))?;
+        let text = toml::to_string(config)
+            .map_err(|error| Error::internal("the configuration as TOML").with_source(error))?;
+        let folder = Self { path };
+        write_atomically(&folder.path.join("config.toml"), text.as_bytes())?;
+        Ok(folder)
+    }
+
+    /// A run that is there; one that was started with other options is an error.
+    pub fn open(config: &SftConfig) -> Result<Self> {
+        let folder = Self { path: config.output_dir.clone() };
+        let started = SftConfig::parse(&read_text(&folder.path.join("config.toml"))?)?;
+        if started.identity() != config.identity() {
+            return Err(Error::invalid(format!(
+                "{} was started with other options: see its config.toml",
+                folder.path.display()
+            )));
+        }
+        Ok(folder)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a checkpoint, then drops the oldest beyond `keep`.
+    pub fn save(
+        &self,
+        layout: &Layout,
+        tokenizer: &TokenizerFiles,
+        state: &TrainerState,
+        keep: usize,
+    ) -> Result<PathBuf> {
+        let path = self.path.join(format!("checkpoint-{}", state.step));
+        replace_folder(&path, |partial| {
+            write_model(partial, layout, tokenizer, &state.parameters)?;
+            let moments = [("mean", &state.moments.mean), ("square", &state.moments.square)];
+            let views = moments.map(|(name, values)| (name.to_owned(), vec![values.len()], &values[..]));
+            write(&partial.join("optimizer.safetensors"), &tensors(views)?)?;
+            let (step, tokens, seconds) = (state.step, state.tokens, state.seconds);
+            let counters = Counters { format: STATE_FORMAT, step, tokens, seconds };
+            write(&partial.join("trainer_state.json"), json(&counters)?.as_bytes())
+        })?;
+        let checkpoints = self.checkpoints()?;
+        for (_, old) in checkpoints.iter().take(checkpoints.len().saturating_sub(keep)) {
+            fs::remove_dir_all(old).map_err(|error| io(old, "removed", error))?;
+        }
+        Ok(path)
+    }
+
+    /// Writes the trained model as a plain Hugging Face folder.
+    pub fn save_model(
+        &self,
+        layout: &Layout,
+        tokenizer: &TokenizerFiles,
+        parameters: &[f32],
+    ) -> Result<PathBuf> {
+        let path = self.path.join("model");
+        replace_folder(&path, |partial| write_model(partial, layout, tokenizer, parameters))?;
+        Ok(path)
+    }
+
+    /// The latest checkpoint, with its tokenizer; nothing before the first one.
+    pub fn load_latest(&self, layout: &Layout) -> Result<Option<(TrainerState, TokenizerFiles)>> {
+        let Some((_, path)) = self.checkpoints()?.pop() else { return Ok(None) };
+        let counters: Counters = serde_json::from_str(&read_text(&path.join("trainer_state.json"))?)
+            .map_err(|error| broken(&path).with_source(error))?;
+        if counters.format != STATE_FORMAT {
+            return Err(Error::new(
+                ErrorCode::ModelUnsupported,
+                format!("{} was written by another version", path.display()),
+            ));
+        }
+        let optimizer = read_tensors(&path.join("optimizer.safetensors"))?;
+        let moment = |name: &str| {
+            let values = optimizer.get(name).filter(|values| values.len() == layout.len());
+            values.cloned().ok_or_else(|| broken(&path))
+        };
+        let state = TrainerState {
+            step: counters.step,
+            tokens: counters.tokens,
+            seconds: counters.seconds,
+            parameters: read_model(&path, layout)?,
+            moments: Moments { mean: moment("mean")?, square: moment("square")? },
+        };
+        Ok(Some((state, TokenizerFiles::load(&path)?)))
+    }
+
+    /// The whole checkpoints, oldest first.
+    pub fn checkpoints(&self) -> Result<Vec<(u64, PathBuf)>> {
+        let entries = fs::read_dir(&self.path).map_err(|error| io(&self.path, "read", error))?;
+        let mut found: Vec<(u64, PathBuf)> = entries
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                let name = entry.file_name();
+                Some((name.to_str()?.strip_prefix("checkpoint-")?.parse().ok()?, entry.path()))
+            })
+            .collect();
+        found.sort();
+        Ok(found)
+    }
+
+    /// Appends a line to one of the logs.
+    pub fn log(&self, name: &str, line: &Value) -> Result<()> {
+        let path = self.path.join(name);
+        let mut file = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(|error| io(&path, "opened", error))?;
+        file.write_all(format!("{line}\n").as_bytes()).map_err(|error| io(&path, "written", error))
+    }
+
+    /// Takes the lines of later steps out of the logs: they will be written again.
+    pub fn rewind_logs(&self, step: u64) -> Result<()> {
+        for name in ["metrics.jsonl", "samples.jsonl"] {
+            let path = self.path.join(name);
+            if !path.exists() {
+                continue;
+            }
+            let text = read_text(&path)?;
+            // A kill can leave half a line.
+            let early = |line: &&str| {
+                let line: Option<Value> = serde_json::from_str(line).ok();
+                line.and_then(|line| line["step"].as_u64()).is_some_and(|own| own <= step)
+            };
+            let kept: String = text.lines().filter(early).flat_map(|line| [line, "\n"]).collect();
+            write_atomically(&path, kept.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads the weights of a Hugging Face folder into the flat buffer.
+pub fn read_model(folder: &Path, layout: &Layout) -> Result<Vec<f32>> {
+    let found = read_tensors(&folder.join("model.safetensors"))?;
+    let mut parameters = vec![0.0; layout.len()];
+    for tensor in &layout.tensors {
+        let values = found.get(&tensor.name).filter(|values| values.len() == tensor.len());
+        parameters[tensor.range()].copy_from_slice(values.ok_or_else(|| broken(folder))?);
+    }
+    Ok(parameters)
+}
+
+fn write_model(folder: &Path, layout: &Layout, tokenizer: &TokenizerFiles, parameters: &[f32]) -> Result<()> {
+    let views = layout
+        .tensors
+        .iter()
+        .map(|tensor| (tensor.name.clone(), tensor.shape.clone(), &parameters[tensor.range()]));
+    write(&folder.join("model.safetensors"), &tensors(views)?)?;
+    write(&folder.join("config.json"), layout.config.to_json().as_bytes())?;
+    write(&folder.join("tokenizer.json"), tokenizer.tokenizer.as_bytes())?;
+    write(&folder.join("tokenizer_config.json"), tokenizer.config.as_bytes())
+}
+
+fn tensors<'a>(values: impl IntoIterator<Item = (String, Vec<usize>, &'a [f32])>) -> Result<Vec<u8>> {
+    let views = values
+        .into_iter()
+        .map(|(name, shape, values)| {
+            let view = TensorView::new(Dtype::F32, shape, bytemuck::cast_slice(values))?;
+            Ok((name, view))
+        })
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    views
+        .and_then(|views| serialize(views, Some(metadata)))
+        .map_err(|error| Error::internal("weights as safetensors").with_source(error))
+}
+
+fn read_tensors(path: &Path) -> Result<HashMap<String, Vec<f32>>> {
+    let bytes = fs::read(path).map_err(|error| io(path, "read", error))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|error| broken(path).with_source(error))?;
+    let mut found = HashMap::new();
+    for (name, view) in file.iter() {
+        if view.dtype() != Dtype::F32 {
+            return Err(broken(path));
+        }
+        let values = view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        found.insert(name.to_owned(), values);
+    }
+    Ok(found)
+}
+
+/// All files of a model folder.
+pub(super) fn read_files(folder: &Path) -> Result<Files> {
+    let entries = fs::read_dir(folder).map_err(|error| io(folder, "read", error))?;
+    let mut files = Files::new();
+    for entry in entries {
+        let path = entry.map_err(|error| io(folder, "read", error))?.path();
+        if let (true, Some(name)) = (path.is_file(), path.file_name().and_then(|name| name.to_str())) {
+            files.insert(name.to_owned(), fs::read(&path).map_err(|error| io(&path, "read", error))?);
+        }
+    }
+    Ok(files)
+}
+
+/// Puts files into a folder of their own, whose old content goes.
+pub(super) fn write_files(folder: &Path, files: &Files) -> Result<()> {
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent).map_err(|error| io(parent, "created", error))?;
+    }
+    replace_folder(folder, |partial| {
+        files.iter().try_for_each(|(name, bytes)| write(&partial.join(name), bytes))
+    })
+}
+
+/// Reads a text file.
+pub(super) fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|error| io(path, "read", error))
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string_pretty(value).map_err(|error| Error::internal("JSON").with_source(error))
+}
+
+fn broken(path: &Path) -> Error {
+    Error::new(
+        ErrorCode::ModelIntegrity,
+        format!(
+            "{} does not hold what this configuration trains; remove it to go on from an older one",
+            path.display()
+        ),
+    )
+}
+
+fn io(path: &Path, what: &str, error: std::io::Error) -> Error {
+    let code = match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorCode::QuotaExceeded,
+        _ => ErrorCode::NotReachable,
+    };
+    Error::new(code, format!("{} could not be {what}", path.display())).with_source(error)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let written = File::create(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(|error| io(path, "written", error))
+}
+
+fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let partial = path.with_extension("partial");
+    write(&partial, bytes)?;
+    fs::rename(&partial, path).map_err(|error| io(path, "renamed", error))
+}
+
+/// Fills a folder under another name and puts it in the place of `path`.
+fn replace_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let partial = path.with_extension("partial");
+    for old in [&partial, path] {
+        if old.exists() {
+            fs::remove_dir_all(old).map_err(|error| io(old, "removed", error))?;
+        }
+    }
+    fs::create_dir_all(&partial).map_err(|error| io(&partial, "created", error))?;
+    fill(&partial)?;
+    fs::rename(&partial, path).map_err(|error| io(path, "renamed", error))?;
+    let parent = path.parent().unwrap_or(Path::new("."));
+    File::open(parent).and_then(|folder| folder.sync_all()).map_err(|error| io(parent, "flushed", error))
+}

@@ -1,0 +1,447 @@
+//! Supervised fine-tuning: the run from a configuration to a trained model.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value, json};
+use tracing::info;
+
+use super::adamw::Moments;
+use super::bpe::TokenizerFiles;
+use super::config::SftConfig;
+use super::examples::{Case, Example, cases, tokenize};
+use super::network::Layout;
+use super::order::Order;
+use super::run_folder::{RunFolder, TrainerState};
+use super::trainer::{Prediction, StepReport, Tally, Trainer};
+use crate::datasets::synthetic;
+use crate::error::{Error, Result};
+use crate::generation::{Cancel, ChatTemplate, Tokenizer};
+
+/// How many cases the vocabulary is trained on.
+const VOCABULARY_CASES: usize = 30_000;
+/// How many completions a validation writes down.
+const SAMPLES: usize = 12;
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Steps done, over all resumes.
+    pub step: u64,
+    /// Whether these are all.
+    pub finished: bool,
+    /// The trained model where they are, else the last checkpoint.
+    pub path: PathBuf,
+    /// The last validation's loss and share of exact examples.
+    pub eval: Option<(f64, f64)>,
+}
+
+/// Trains until `max_steps`, `max_seconds` or the caller's stop, whichever is first. At a stop
+/// there is a checkpoint to resume from; the resumed run gives the same weights, bit for bit.
+pub fn run(config: &SftConfig, resume: bool, stop: &Cancel) -> Result<Outcome> {
+    let layout = Layout::new(config.model.clone())?;
+    let folder = if resume { RunFolder::open(config)? } else { RunFolder::create(config)? };
+    let saved = if resume { folder.load_latest(&layout)? } else { None };
+    let (examples, held_out, tokenizer) = prepare(config, saved.as_ref().map(|(_, files)| files.clone()))?;
+    let state = match saved {
+        Some((state, _)) => state,
+        None => TrainerState {
+            step: 0,
+            tokens: 0,
+            seconds: 0.0,
+            parameters: layout.initialize(config.seed),
+            moments: Moments::new(layout.len()),
+        },
+    };
+    folder.rewind_logs(state.step)?;
+    info!(step = state.step, parameters = layout.len(), "training in {}", folder.path().display());
+    let order = Order::new(config, &examples);
+    let trainer = Trainer::new(config, layout, state);
+    Run { config, folder, trainer, order, examples, held_out, tokenizer, eval: None }.go(stop)
+}
+
+/// A tokenizer and the files that it was read from.
+struct NanoTokenizer {
+    files: TokenizerFiles,
+    tokenizer: Arc<Tokenizer>,
+}
+
+/// Examples to learn from, examples to validate on, and the tokenizer of both.
+fn prepare(
+    config: &SftConfig,
+    files: Option<TokenizerFiles>,
+) -> Result<(Vec<Example>, Vec<Example>, NanoTokenizer)> {
+    let started = Instant::now();
+    let data = &config.data;
+    // What is validated on is of the same split, but not trained on.
+    let dialogues = synthetic::generate(
+        data.seed,
+        data.dialogues + data.eval_dialogues,
+        synthetic::Split::Train,
+        synthetic::Options::default(),
+    );
+    let (training, validation) = dialogues.split_at(data.dialogues);
+    let (training, validation) = (cases(data, training), cases(data, validation));
+    let context = config.model.max_position_embeddings;
+    let train_vocabulary = || {
+        let texts: Vec<&str> = training.iter().take(VOCABULARY_CASES).flat_map(Case::texts).collect();
+        TokenizerFiles::train(&texts, config.model.vocab_size, context)
+    };
+    let files = files.map_or_else(train_vocabulary, Ok)?;
+    let tokenizer =
+        Arc::new(Tokenizer::from_bytes(files.tokenizer.as_bytes(), Some(files.config.as_bytes()), None)?);
+    let template = ChatTemplate::new(Some(files.config.as_bytes()), None)?;
+    let (examples, left_out) = tokenize(&training, &tokenizer, &template, context)?;
+    let (held_out, _) = tokenize(&validation, &tokenizer, &template, context)?;
+    if examples.is_empty() {
+        return Err(Error::invalid("the dialogues give no example"));
+    }
+    for (name, own) in [("training", &examples), ("validation", &held_out)] {
+        let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+        for example in own {
+            *kinds.entry(format!("{}/{}", example.task.name(), example.kind)).or_default() += 1;
+        }
+        let tokens: usize = own.iter().map(Example::len).sum();
+        info!(examples = own.len(), tokens, "{name}: {kinds:?}");
+    }
+    info!(left_out, seconds = started.elapsed().as_secs_f64(), "examples are ready");
+    Ok((examples, held_out, NanoTokenizer { files, tokenizer }))
+}
+
+struct Run<'a> {
+    config: &'a SftConfig,
+    folder: RunFolder,
+    trainer: Trainer,
+    order: Order,
+    examples: Vec<Example>,
+    held_out: Vec<Example>,
+    tokenizer: NanoTokenizer,
+    eval: Option<(f64, f64)>,
+}
+
+/// What happened since the last line of metrics.
+struct Window {
+    since: Instant,
+    steps: usize,
+    tokens: usize,
+    loss: f64,
+    norm: f64,
+    tasks: BTreeMap<&'static str, (f64, usize)>,
+}
+
+impl Window {
+    fn new() -> Self {
+        Self { since: Instant::now(), steps: 0, tokens: 0, loss: 0.0, norm: 0.0, tasks: BTreeMap::new() }
+    }
+
+    fn add(&mut self, report: &StepReport) {
+        self.steps += 1;
+        self.tokens += report.tokens;
+        self.loss += report.tally.mean_loss();
+        self.norm += report.grad_norm;
+        for (name, loss) in report.tally.task_losses() {
+            let own = self.tasks.entry(name).or_default();
+            *own = (own.0 + loss, own.1 + 1);
+        }
+    }
+}
+
+impl Run<'_> {
+    fn go(mut self, stop: &Cancel) -> Result<Outcome> {
+        let last = self.config.max_steps;
+        let bar = ProgressBar::new(last).with_position(self.trainer.state().step);
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {eta} left") {
+            bar.set_style(style);
+        }
+        let (started, before) = (Instant::now(), self.trainer.state().seconds);
+        let (mut window, mut saved) = (Window::new(), None);
+        while self.trainer.state().step < last {
+            let step = self.trainer.state().step + 1;
+            let batch = self.order.batch(step);
+            let examples: Vec<&Example> = batch.iter().map(|&i| &self.examples[i]).collect();
+            window.add(&self.trainer.step(&examples)?);
+            self.trainer.state_mut().seconds = before + started.elapsed().as_secs_f64();
+            bar.inc(1);
+            if step.is_multiple_of(self.config.logging_steps) || step == last {
+                let window = std::mem::replace(&mut window, Window::new());
+                self.report(&bar, &window)?;
+            }
+            if step.is_multiple_of(self.config.eval_steps) || step == last {
+                self.validate(&bar)?;
+            }
+            let timed_out = self.config.max_seconds.is_some_and(|most| started.elapsed().as_secs() >= most);
+            let stopping = stop.check().is_err() || timed_out;
+            if step.is_multiple_of(self.config.save_steps) || step == last || stopping {
+                saved = Some(self.save()?);
+            }
+            if stopping && step < last {
+                bar.abandon();
+                info!(step, "stopped; --resume goes on from here");
+                break;
+            }
+        }
+        let step = self.trainer.state().step;
+        let finished = step == last;
+        let path = if finished {
+            bar.finish();
+            self.folder.save_model(
+                self.trainer.layout(),
+                &self.tokenizer.files,
+                &self.trainer.state().parameters,
+            )?
+        } else {
+            match saved {
+                Some(path) => path,
+                None => self.save()?,
+            }
+        };
+        Ok(Outcome { step, finished, path, eval: self.eval })
+    }
+
+    fn save(&self) -> Result<PathBuf> {
+        let keep = self.config.save_total_limit;
+        self.folder.save(self.trainer.layout(), &self.tokenizer.files, self.trainer.state(), keep)
+    }
+
+    fn report(&self, bar: &ProgressBar, window: &Window) -> Result<()> {
+        let state = self.trainer.state();
+        let mean = |sum: f64| sum / window.steps.max(1) as f64;
+        let speed = window.tokens as f64 / window.since.elapsed().as_secs_f64().max(1e-9);
+        let left = state.seconds / state.step as f64 * (self.config.max_steps - state.step) as f64;
+        let mut line = json!({
+            "step": state.step,
+            "loss": mean(window.loss),
+            "grad_norm": mean(window.norm),
+            "learning_rate": self.config.learning_rate_at(state.step),
+            "num_tokens": state.tokens,
+            "tokens_per_second": speed,
+            "seconds": state.seconds,
+        });
+        for (name, (loss, count)) in &window.tasks {
+            line[format!("loss/{name}")] = json!(loss / *count as f64);
+        }
+        self.folder.log("metrics.jsonl", &line)?;
+        bar.set_message(format!("loss {:.3}, {speed:.0} tokens/s,", mean(window.loss)));
+        bar.suspend(|| {
+            info!(
+                "step {}/{} loss {:.4} norm {:.2} {speed:.0} tokens/s, {:.0} s done, {left:.0} s left",
+                state.step,
+                self.config.max_steps,
+                mean(window.loss),
+                mean(window.norm),
+                state.seconds,
+            );
+        });
+        Ok(())
+    }
+
+    fn validate(&mut self, bar: &ProgressBar) -> Result<()> {
+        if self.held_out.is_empty() {
+            return Ok(());
+        }
+        let examples: Vec<&Example> = self.held_out.iter().collect();
+        let mut predictions = Vec::new();
+        let tally = self.trainer.evaluate(&examples, Some(&mut predictions))?;
+        let step = self.trainer.state().step;
+        self.folder.log("metrics.jsonl", &eval_line(step, &tally))?;
+        for line in self.samples(&predictions)? {
+            self.folder.log("samples.jsonl", &line)?;
+        }
+        self.eval = Some((tally.mean_loss(), tally.overall_exact()));
+        let kinds: Vec<String> =
+            tally.exact_match().map(|(name, share)| format!("{name} {share:.2}")).collect();
+        let parts: Vec<String> =
+            tally.part_accuracy().map(|(name, share)| format!("{name} {share:.3}")).collect();
+        bar.suspend(|| {
+            info!(
+                "step {step} validation: loss {:.4}, exact {:.3}; {}; tokens {}",
+                tally.mean_loss(),
+                tally.overall_exact(),
+                kinds.join(", "),
+                parts.join(", "),
+            );
+        });
+        Ok(())
+    }
+
+    /// Every so-manieth completion, other ones at every validation.
+    fn samples(&self, predictions: &[Prediction]) -> Result<Vec<Value>> {
+        let step = self.trainer.state().step;
+        let stride = (predictions.len() / SAMPLES).max(1);
+        let first = (step as usize / 7) % stride;
+        let decode = |ids: &[u32]| self.tokenizer.tokenizer.decode(ids);
+        predictions
+            .iter()
+            .skip(first)
+            .step_by(stride)
+            .map(|prediction| {
+                let example = &self.held_out[prediction.example];
+                Ok(json!({
+                    "step": step,
+                    "task": example.task.name(),
+                    "prompt": decode(example.prompt())?,
+                    "expected": decode(example.completion())?,
+                    "predicted": decode(&prediction.ids)?,
+                }))
+            })
+            .collect()
+    }
+}
+
+fn eval_line(step: u64, tally: &Tally) -> Value {
+    let mut line = Map::new();
+    line.insert("step".into(), json!(step));
+    line.insert("eval_loss".into(), json!(tally.mean_loss()));
+    line.insert("eval_exact_match".into(), json!(tally.overall_exact()));
+    line.extend(tally.task_losses().map(|(name, loss)| (format!("eval_loss/{name}"), json!(loss))));
+    line.extend(tally.exact_match().map(|(name, share)| (format!("eval_exact_match/{name}"), json!(share))));
+    line.extend(tally.part_accuracy().map(|(name, share)| (format!("eval_accuracy/{name}"), json!(share))));
+    Value::Object(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generation::{Grammar, PromptFamily};
+    use crate::training::examples::Task;
+    use crate::training::{Curriculum, LossWeights, TaskCounts};
+
+    fn config(folder: &std::path::Path) -> SftConfig {
+        let mut config = SftConfig::parse(include_str!("../../../configs/nano.toml")).unwrap();
+        config.output_dir = folder.to_owned();
+        config.model.vocab_size = 700;
+        config.model.hidden_size = 48;
+        config.model.num_hidden_layers = 2;
+        config.model.head_dim = 12;
+        config.model.intermediate_size = 96;
+        (config.data.dialogues, config.data.eval_dialogues) = (6, 1);
+        config.data.batch = TaskCounts { extract: 2, manage: 3, answer: 2 };
+        config.curriculum = Some(Curriculum { steps: 3, max_length: 90 });
+        config.loss.prompt = 0.05;
+        config.micro_batch_tokens = 300;
+        (config.max_steps, config.save_steps, config.eval_steps, config.logging_steps) = (8, 4, 4, 2);
+        config
+    }
+
+    fn weights(outcome: &Outcome) -> Vec<u8> {
+        std::fs::read(outcome.path.join("model.safetensors")).unwrap()
+    }
+
+    fn steps(folder: &std::path::Path) -> Vec<u64> {
+        let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["step"].as_u64().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_killed_run_goes_on_to_the_same_bits_as_one_that_was_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (whole, halves) = (folder.path().join("whole"), folder.path().join("halves"));
+        let straight = run(&config(&whole), false, &Cancel::default()).unwrap();
+        assert!(straight.finished && straight.step == 8);
+
+        // Stopped after the first step by the caller, at once after the fourth by the clock.
+        let stop = Cancel::default();
+        stop.cancel();
+        let outcome = run(&config(&halves), false, &stop).unwrap();
+        assert_eq!((outcome.step, outcome.finished), (1, false));
+        // A kill in the middle of writing leaves a partial folder and half a line.
+        std::fs::create_dir(halves.join("checkpoint-2.partial")).unwrap();
+        let mut metrics = std::fs::read(halves.join("metrics.jsonl")).unwrap_or_default();
+        metrics.extend(b"{\"step\":2,\"loss\":1}\n{\"step\":");
+        std::fs::write(halves.join("metrics.jsonl"), metrics).unwrap();
+        let resumed = run(&config(&halves), true, &Cancel::default()).unwrap();
+
+        assert!(resumed.finished);
+        assert!(weights(&straight) == weights(&resumed), "the weights differ");
+        assert_eq!(steps(&whole), [2, 4, 4, 6, 8, 8]);
+        assert_eq!(steps(&whole), steps(&halves));
+
+        let bundle = folder.path().join("bundle");
+        crate::training::export(&config(&whole), "nano", &straight.path, &bundle).unwrap();
+        let mut files = crate::training::run_folder::read_files(&bundle).unwrap();
+        let manifest = crate::checkpoint::verify(&files).unwrap().unwrap();
+        assert!(files.contains_key("LICENSE-MIT") && manifest.training.commands.len() == 2);
+        files.get_mut("model.safetensors").unwrap()[1000] ^= 1;
+        assert!(crate::checkpoint::verify(&files).is_err());
+    }
+
+    #[test]
+    fn a_run_is_neither_overwritten_nor_resumed_with_other_options() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut own = config(folder.path());
+        (own.max_steps, own.save_steps) = (1, 1);
+        run(&own, false, &Cancel::default()).unwrap();
+        assert!(run(&own, false, &Cancel::default()).unwrap_err().message().contains("--resume"));
+        own.learning_rate *= 2.0;
+        assert!(run(&own, true, &Cancel::default()).unwrap_err().message().contains("other options"));
+        own.output_dir = folder.path().join("none");
+        assert!(run(&own, true, &Cancel::default()).is_err());
+    }
+
+    #[test]
+    fn a_small_network_learns_twenty_examples_by_heart() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(folder.path());
+        config.curriculum = None;
+        config.loss.prompt = 0.0;
+        (config.max_steps, config.learning_rate, config.weight_decay) = (400, 4e-3, 0.0);
+        let (examples, _, _) = prepare(&config, None).unwrap();
+        let mut chosen: Vec<&Example> = Vec::new();
+        for task in [Task::Extract, Task::Manage, Task::Answer] {
+            let own = examples.iter().filter(|example| example.task == task && example.len() < 160);
+            chosen.extend(own.take(if task == Task::Manage { 8 } else { 6 }));
+        }
+        assert_eq!(chosen.len(), 20);
+        let layout = Layout::new(config.model.clone()).unwrap();
+        let parameters = layout.initialize(1);
+        let moments = Moments::new(layout.len());
+        let state = TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments };
+        let mut trainer = Trainer::new(&config, layout, state);
+        let before = trainer.evaluate(&chosen, None).unwrap();
+        for _ in 0..400 {
+            trainer.step(&chosen).unwrap();
+        }
+        let after = trainer.evaluate(&chosen, None).unwrap();
+        assert!(before.mean_loss() > 5.0 && after.mean_loss() < 0.05, "{before:?} {after:?}");
+        assert!((after.overall_exact() - 1.0).abs() < 1e-9, "{after:?}");
+    }
+
+    #[test]
+    fn forced_tokens_and_inserted_lines_are_no_targets() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, _, tokenizer) = prepare(&config(folder.path()), None).unwrap();
+        let template = ChatTemplate::new(Some(tokenizer.files.config.as_bytes()), None).unwrap();
+        let line = "8 May 2023: Has a dog named Scout".to_owned();
+        let block = crate::agents::Block { speaker: "Caroline".to_owned(), lines: vec![line.clone()] };
+        let case = Case {
+            task: Task::Answer,
+            kind: String::new(),
+            messages: crate::agents::answer_messages(
+                PromptFamily::Compact,
+                &[block],
+                "What is the dog called?",
+            ),
+            grammar: Grammar::Answer { lines: vec![line] },
+            completion: r#"{"memories":["0"],"answer":"Scout"}"#.to_owned(),
+        };
+        let example = Example::new(&case, &tokenizer.tokenizer, &template).unwrap();
+        let decode = |ids: &[u32]| tokenizer.tokenizer.decode(ids).unwrap();
+        assert_eq!(
+            decode(example.completion()),
+            r#"{"memories":["0" 8 May 2023: Has a dog named Scout],"answer":"Scout"}"#
+        );
+        let without_prompt = LossWeights { prompt: 0.0, ..LossWeights::default() };
+        let targets: Vec<u32> = example.targets(&without_prompt).map(|target| target.token).collect();
+        let text = decode(&targets);
+        assert!(text.contains("Scout") && !text.contains("May") && !text.contains("memories"), "{text}");
+        for target in example.targets(&LossWeights { prompt: 1.0, ..LossWeights::default() }) {
+            let tokens = [example.prompt(), example.completion()].concat();
+            assert_eq!(tokens[target.row + 1], target.token);
+        }
+    }
+}
