@@ -498,4 +498,29 @@ mod tests {
         let error = block_on(model.generate(&request("> Hi", None), &cancel, &mut |_| {})).unwrap_err();
         assert_eq!((error.code(), seen.get()), (ErrorCode::Aborted, 5));
     }
+
+    /// `cargo test --release --lib speed_of_decoding -- --ignored --nocapture`
+    #[test]
+    #[ignore = "prints a speed; run it alone"]
+    #[allow(clippy::print_stdout)]
+    fn speed_of_decoding() {
+        let decoder = DecoderConfig::nano().init::<Flex>(3, &FlexDevice);
+        let tokenizer = testing::trained();
+        let template = ChatTemplate::new(None, Some(TEMPLATE)).unwrap();
+        let info = model(1024, no_turn()).info;
+        let model = LocalModel::new(decoder, tokenizer, template, info, None, no_turn()).unwrap();
+        let mut request = request(&"Has a dog named Scout ".repeat(60), None);
+        for max_new_tokens in [1, 257, 1, 257] {
+            request.max_new_tokens = max_new_tokens;
+            request.sampling.temperature = 0.0;
+            let start = std::time::Instant::now();
+            let (generation, _) = generate(&model, &request).unwrap();
+            println!(
+                "{} read, {} written: {:.1} ms",
+                generation.prompt_ids.len(),
+                generation.ids.len(),
+                start.elapsed().as_secs_f64() * 1e3
+            );
+        }
+    }
 }
