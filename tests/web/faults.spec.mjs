@@ -168,7 +168,7 @@ test("a bundle with a flipped byte or a missing file is refused by name", async 
   await page.goto("/?test");
   await expect(page.locator("#notice")).toContainText("MODEL_INTEGRITY", { timeout: 60_000 });
   await page.unrouteAll();
-  await page.route("**/tokenizer.json*", (route) => route.fulfill({ status: 404, body: "" }));
+  await page.route("**/tokenizer-*.json", (route) => route.fulfill({ status: 404, body: "" }));
   await page.reload();
   await expect(page.locator("#notice")).toContainText(/NOT_REACHABLE|MODEL_INTEGRITY/, { timeout: 60_000 });
 });
