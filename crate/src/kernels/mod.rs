@@ -3,6 +3,8 @@
 //! Every method has a default made of burn's operators, so that any backend works; a backend
 //! overrides what it can do better. `Autodiff<B>` tracks the operators of the defaults.
 
+#[cfg(target_arch = "wasm32")]
+mod cube;
 mod flex;
 
 use burn::tensor::activation::{silu, softmax};
@@ -14,6 +16,11 @@ pub const HIDDEN: f32 = -1e30;
 
 /// A backend with the operations of a decoder.
 pub trait Kernels: Backend {
+    /// The matrix product of the last two dimensions; the others are alike.
+    fn product<const D: usize>(lhs: Tensor<Self, D>, rhs: Tensor<Self, D>) -> Tensor<Self, D> {
+        lhs.matmul(rhs)
+    }
+
     /// `x W + b`.
     ///
     /// # Shapes
@@ -24,7 +31,7 @@ pub trait Kernels: Backend {
         weight: Tensor<Self, 2>,
         bias: Option<Tensor<Self, 1>>,
     ) -> Tensor<Self, 2> {
-        let product = x.matmul(weight);
+        let product = Self::product(x, weight);
         match bias {
             Some(bias) => product + bias.unsqueeze(),
             None => product,
@@ -37,7 +44,7 @@ pub trait Kernels: Backend {
     /// - x: `[rows, in]`, weight: `[out, in]`
     /// - output: `[rows, out]`
     fn project_transposed(x: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        x.matmul(weight.transpose())
+        Self::product(x, weight.transpose())
     }
 
     /// Puts values into a buffer from place `start` of its third dimension on, in place where
@@ -120,12 +127,12 @@ pub trait Kernels: Backend {
         let q = q.mul_scalar(1.0 / (head_dim as f64).sqrt());
         // The heads of a group stand behind each other as rows, so that the keys are not copied.
         let q = q.reshape([batch, kv_heads, group * queries, head_dim]);
-        let mut scores = q.matmul(k.swap_dims(2, 3));
+        let mut scores = Self::product(q, k.swap_dims(2, 3));
         if let Some(bias) = bias {
             let grouped = scores.reshape([batch * kv_heads, group, queries, keys]) + bias.unsqueeze::<4>();
             scores = grouped.reshape([batch, kv_heads, group * queries, keys]);
         }
-        softmax(scores, 3).matmul(v).reshape([batch, heads, queries, head_dim])
+        Self::product(softmax(scores, 3), v).reshape([batch, heads, queries, head_dim])
     }
 }
 
@@ -135,7 +142,7 @@ impl<B: Kernels, C: burn::backend::autodiff::checkpoint::strategy::CheckpointStr
 {
 }
 
-#[cfg(any(target_arch = "wasm32", feature = "webgpu", feature = "vulkan"))]
+#[cfg(all(not(target_arch = "wasm32"), any(feature = "webgpu", feature = "vulkan")))]
 impl Kernels for burn::backend::wgpu::Wgpu {}
 
 #[cfg(feature = "cuda")]
