@@ -283,3 +283,25 @@ test("killing the tab at twenty moments of an add loses nothing acknowledged and
     for (const text of acknowledged) expect(texts).toContain(text);
   }
 });
+
+test("a full quota has its code, and what was kept stays", async ({ page }) => {
+  await open(page);
+  const devtools = await page.context().newCDPSession(page);
+  const origin = new URL(page.url()).origin;
+  const add = (text) =>
+    page.evaluate(
+      ({ text, scope }) =>
+        window.memory.add(text, { ...scope, infer: false }).then(
+          () => "resolved",
+          (error) => error.code ?? error.name,
+        ),
+      { text, scope },
+    );
+  expect(await add("Lives in Ghent")).toBe("resolved");
+  await devtools.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 1 });
+  expect(await add(`Keeps ${"very ".repeat(50_000)}long letters`)).toBe("QUOTA_EXCEEDED");
+  await devtools.send("Storage.overrideQuotaForOrigin", { origin });
+  expect(await add("Has a dog named Pickle")).toBe("resolved");
+  const kept = await page.evaluate((scope) => window.memory.getAll({ filters: scope }), scope);
+  expect(kept.results.map((one) => one.memory).sort()).toEqual(["Has a dog named Pickle", "Lives in Ghent"]);
+});

@@ -13,7 +13,7 @@ export const statements = [
   ["Thanks for listening, you are very kind.", "NONE"],
   ["I'm not a florist anymore, I work as a baker now.", "UPDATE"],
   ["I no longer play the banjo, sadly.", "DELETE"],
-  ["My favorite food is goulash now.", "UPDATE"],
+  ["My favorite food is tacos now.", "UPDATE"],
   ["Haha, that one made my whole day.", "NONE"],
 ];
 
@@ -22,6 +22,6 @@ export const questions = [
   ["Where do I live?", "Oslo"],
   ["What do I do for work?", "baker"],
   ["What is my dog's name?", "Pickle"],
-  ["What is my favorite food?", "goulash"],
+  ["What is my favorite food?", "tacos"],
   ["What kind of pet do I have?", "dog"],
 ];
