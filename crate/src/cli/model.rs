@@ -84,7 +84,8 @@ pub(in crate::cli) fn read_folder(folder: &Path) -> Result<Files> {
     for entry in fs::read_dir(folder).map_err(|error| unreadable(folder, error))? {
         let path = entry.map_err(|error| unreadable(folder, error))?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { continue };
-        let is_weights = name.ends_with(".safetensors") || name == "model.safetensors.index.json";
+        // A checkpoint has the optimiser's state beside them.
+        let is_weights = name.starts_with("model") && name.ends_with(".safetensors");
         let is_known = [CONFIG, MANIFEST, "README.md"].contains(&&*name) || COMPANIONS.contains(&&*name);
         if is_weights || is_known || name.starts_with("LICEN") {
             let bytes = fs::read(&path).map_err(|error| unreadable(&path, error))?;

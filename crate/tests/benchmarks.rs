@@ -1,0 +1,298 @@
+//! The commands that ask a model, on random weights: what they print is nonsense, but it has its
+//! form, repeats itself, and survives being stopped.
+//!
+//! LoCoMo's own file is read where it is (`../shared/data` beside the repository, or the folder
+//! that MEMORY_R1_DATA names); made-up conversations stand in for it always.
+
+#![cfg(not(target_arch = "wasm32"))]
+
+mod shell;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use burn::backend::Flex;
+use burn::backend::flex::FlexDevice;
+use futures_lite::future::block_on;
+use memory_r1::checkpoint::{Quantization, write_decoder};
+use memory_r1::nn::{Decoder, DecoderConfig};
+use serde_json::Value;
+use shell::{failure, json, memory_r1};
+use tempfile::TempDir;
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A bundle of random weights, packed by the command itself.
+static MODEL: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("random");
+    fs::create_dir(&source).unwrap();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bundle-v1");
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(fixture.join(name), source.join(name)).unwrap();
+    }
+    let config = DecoderConfig::from_json(&fs::read_to_string(fixture.join("config.json")).unwrap()).unwrap();
+    let config = DecoderConfig { max_position_embeddings: 1024, initializer_range: 0.3, ..config };
+    let decoder: Decoder<Flex> = config.init(3, &FlexDevice);
+    for (name, bytes) in block_on(write_decoder(&decoder, Quantization::F32)).unwrap() {
+        fs::write(source.join(name), bytes).unwrap();
+    }
+    let bundle = folder.path().join("bundle");
+    let options = ["--prompts", "compact", "--licence", "MIT", "--candidates-per-speaker", "12", "--json"];
+    let paths = ["pack", "--model", text(&source), "--out", text(&bundle), "--quantize", "f16"];
+    let packed = json(&[&paths[..], &options].concat());
+    assert_eq!(packed["name"], "random");
+    let bytes: u64 =
+        fs::read_dir(&bundle).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    assert_eq!(packed["bytes"], bytes);
+    (folder, bundle)
+});
+
+fn model() -> &'static str {
+    text(&MODEL.1)
+}
+
+/// Two short conversations and eight cases.
+fn made_up(folder: &Path) -> (PathBuf, PathBuf) {
+    let (conversations, cases) = (folder.join("conversations.json"), folder.join("cases.jsonl"));
+    let paths = ["--out", text(&conversations), "--ops", text(&cases)];
+    let numbers = ["synth", "--seed", "5", "--dialogues", "2", "--split", "test", "--cases", "8", "--json"];
+    json(&[&numbers[..], &paths].concat());
+    (conversations, cases)
+}
+
+/// The JSON without what depends on the machine's speed.
+fn timeless(mut value: Value) -> Value {
+    let fields = value.as_object_mut().unwrap();
+    fields.retain(|name, _| !name.starts_with("seconds"));
+    value
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines().map(|line| timeless(serde_json::from_str(line).unwrap())).collect()
+}
+
+#[test]
+fn generate_prints_tokens_with_their_probabilities() {
+    let greedy =
+        ["generate", "--model", model(), "--prompt", "I have a dog", "--max-new-tokens", "12", "--json"];
+    let generated = json(&greedy);
+    let ids = generated["ids"].as_array().unwrap();
+    assert!(!ids.is_empty() && ids.len() <= 12);
+    assert_eq!(generated["logprobs"].as_array().unwrap().len(), ids.len());
+    assert!(generated["logprobs"].as_array().unwrap().iter().all(|logprob| logprob.as_f64().unwrap() <= 0.0));
+    assert!(!generated["prompt_ids"].as_array().unwrap().is_empty());
+    assert!(["stop", "length"].contains(&generated["finish_reason"].as_str().unwrap()));
+    assert!(generated["timing"]["generate_seconds"].as_f64().unwrap() > 0.0);
+    assert_eq!(json(&greedy)["ids"], generated["ids"]);
+
+    let sampled =
+        |seed| json(&[&greedy[..], &["--temperature", "2", "--seed", seed]].concat())["ids"].clone();
+    assert_eq!(sampled("1"), sampled("1"));
+    assert_ne!(sampled("1"), sampled("2"));
+    let plain = memory_r1(&greedy[..greedy.len() - 1]).stdout;
+    assert_eq!(
+        String::from_utf8(plain).unwrap().trim_end_matches('\n'),
+        generated["text"].as_str().unwrap().trim_end_matches('\n')
+    );
+    assert_eq!(memory_r1(&["generate", "--prompt", "x", "--temperature", "-1"]).status.code(), Some(2));
+}
+
+#[test]
+fn what_was_added_can_be_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("memory.db");
+    let common = ["--db", text(&db), "--user", "ann", "--model", model(), "--json"];
+    let add =
+        |text: &str, more: &[&str]| json(&[&["add", text, "--at", "2024-03-02"], &common[..], more].concat());
+    let added = add("I adopted a dog named Scout", &["--no-infer", "--speaker", "Ann"]);
+    assert_eq!(added["results"][0]["event"], "ADD");
+    assert_eq!(added["results"][0]["memory"], "I adopted a dog named Scout");
+    let decided = add("I also adopted a cat", &["--speaker", "Ann", "--seed", "4"]);
+    for result in decided["results"].as_array().unwrap() {
+        assert!(["ADD", "UPDATE", "DELETE", "NONE"].contains(&result["event"].as_str().unwrap()));
+        assert_eq!(result["receipt"]["turn"]["timestamp"], "2024-03-02T00:00:00.000Z");
+    }
+    let memories = json(&["memories", "--db", text(&db), "--json"]);
+    let count = memories["results"].as_array().unwrap().len();
+    let answered = json(&[&["answer", "What is the dog called?"], &common[..]].concat());
+    assert!(!answered["answer"].as_str().unwrap().is_empty());
+    assert_eq!(answered["candidates"].as_array().unwrap().len(), count.min(12));
+    assert!(answered["memories"].as_array().unwrap().len() <= count);
+    assert!(failure(&["answer", "x", "--db", text(&db), "--model", model()]).contains("--user"));
+    assert!(failure(&[&["add", " "], &common[..6]].concat()).contains("INVALID_ARGUMENT"));
+    assert!(failure(&[&["add", "x", "--at", "soon"], &common[..6]].concat()).contains("--at"));
+}
+
+#[test]
+fn a_model_that_cannot_be_used_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let absent = folder.path().join("absent");
+    assert!(failure(&["generate", "--prompt", "x", "--model", text(&absent)]).contains("could not be read"));
+    assert!(
+        failure(&["generate", "--prompt", "x", "--model", text(folder.path())]).contains("no model's folder")
+    );
+    for entry in fs::read_dir(&MODEL.1).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    let weights = folder.path().join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    let error = failure(&["generate", "--prompt", "x", "--model", text(folder.path())]);
+    assert!(error.contains("MODEL_INTEGRITY") && error.contains("damaged"), "{error}");
+    if cfg!(not(feature = "cuda")) {
+        let error = failure(&["generate", "--prompt", "x", "--model", model(), "--device", "cuda"]);
+        assert!(error.contains("--features cuda"), "{error}");
+    }
+}
+
+#[test]
+fn eval_ops_judges_every_case() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, cases) = made_up(folder.path());
+    let run = |name: &str| {
+        let out = folder.path().join(name);
+        let report = json(&[
+            "eval",
+            "ops",
+            "--data",
+            text(&cases),
+            "--model",
+            model(),
+            "--out",
+            text(&out),
+            "--worst",
+            "2",
+            "--json",
+        ]);
+        (timeless(report), lines(&out.join("cases.jsonl")))
+    };
+    let (report, outcomes) = run("a");
+    assert_eq!(report["n"], 8);
+    assert_eq!(outcomes.len(), 8);
+    let passed = outcomes.iter().filter(|outcome| outcome["passed"] == true).count();
+    assert_eq!(report["passed"], passed);
+    assert_eq!(report["accuracy"], passed as f64 / 8.0);
+    for op in ["ADD", "UPDATE", "DELETE", "NOOP"] {
+        assert_eq!(report["by_op"][op]["n"], 2, "{op}");
+    }
+    assert_eq!(report["target_recall"]["k"], 5);
+    assert!(report["worst"].as_array().unwrap().len() <= 2);
+    assert_eq!(run("b"), (report, outcomes));
+}
+
+/// `eval locomo` of made-up conversations, cut short.
+fn locomo<'a>(data: &'a Path, out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
+    let paths = ["eval", "locomo", "--data", text(data), "--out", text(out)];
+    let rest = ["--model", model(), "--turns", "6", "--limit", "4", "--conversation", "2", "--json"];
+    [&paths[..], &rest, more].concat()
+}
+
+#[test]
+fn eval_locomo_repeats_itself_and_its_questions_score_as_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, _) = made_up(folder.path());
+    let run = |name: &str| {
+        let (out, journal) = (folder.path().join(name), folder.path().join(format!("{name}.jsonl")));
+        let report = json(&locomo(&data, &out, &["--journal", text(&journal)]));
+        (report, lines(&out.join("questions.jsonl")), fs::read_to_string(journal).unwrap(), out)
+    };
+    let (report, questions, journal, out) = run("a");
+    assert_eq!(questions.len(), 4);
+    assert_eq!((&report["turns"], &report["conversations"]), (&Value::from(6), &Value::from(1)));
+    let ops = report["ops"].as_object().unwrap();
+    assert_eq!(ops.keys().collect::<Vec<_>>(), ["ADD", "DELETE", "NONE", "UPDATE"]);
+    assert_eq!(report["facts"], ops.values().map(|count| count.as_u64().unwrap()).sum::<u64>());
+    let saved = fs::read_to_string(out.join("report.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&saved).unwrap(), report);
+
+    let scored = json(&["score", "--pairs", text(&out.join("questions.jsonl")), "--json"]);
+    for name in ["n", "f1", "bleu1", "exact_match", "by_category"] {
+        assert_eq!(scored[name], report[name], "{name}");
+    }
+    let db = folder.path().join("copy.db");
+    json(&["import", text(&folder.path().join("a.jsonl")), "--db", text(&db), "--json"]);
+    let memories = json(&["memories", "--db", text(&db), "--json"]);
+    assert_eq!(memories["results"].as_array().unwrap().len() as u64, report["bank"].as_u64().unwrap());
+
+    let again = run("b");
+    assert_eq!(timeless(again.0), timeless(report));
+    assert_eq!(again.1, questions);
+    assert_eq!(again.2, journal);
+}
+
+#[test]
+fn a_run_that_was_cut_off_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, _) = made_up(folder.path());
+    let out = folder.path().join("run");
+    let report = json(&locomo(&data, &out, &[]));
+    let questions = lines(&out.join("questions.jsonl"));
+    let error = failure(&locomo(&data, &out, &[]));
+    assert!(error.contains("--resume"), "{error}");
+
+    // As a kill leaves it: the last line half written, no report.
+    let path = out.join("questions.jsonl");
+    let whole = fs::read_to_string(&path).unwrap();
+    let second = whole.match_indices('\n').nth(1).unwrap().0;
+    fs::write(&path, &whole[..second + 20]).unwrap();
+    fs::remove_file(out.join("report.json")).unwrap();
+    assert_eq!(timeless(json(&locomo(&data, &out, &["--resume"]))), timeless(report));
+    assert_eq!(lines(&path), questions);
+
+    let error = failure(&locomo(&data, &out, &["--resume", "--seed", "9"]));
+    assert!(error.contains("another settings"), "{error}");
+}
+
+#[test]
+#[cfg(unix)]
+fn ctrl_c_keeps_what_is_done() {
+    use std::process::{Command, Stdio};
+    let folder = tempfile::tempdir().unwrap();
+    let (data, _) = made_up(folder.path());
+    let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
+    let report = json(&locomo(&data, &whole, &[]));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_memory-r1"))
+        .args(locomo(&data, &stopped, &[]))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The handler is there before the first bank is saved, which is before the first answer.
+    while !stopped.join("questions.jsonl").is_file() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    if !output.status.success() {
+        assert_eq!(output.status.code(), Some(1));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains("ABORTED") && error.contains("--resume"), "{error}");
+    }
+    let resumed = json(&locomo(&data, &stopped, &["--resume"]));
+    assert_eq!(timeless(resumed), timeless(report));
+}
+
+#[test]
+fn the_released_locomo_file_is_read_where_it_is() {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let folder = std::env::var_os("MEMORY_R1_DATA").map_or(beside, PathBuf::from);
+    let file = folder.join("locomo/locomo10.json");
+    if !file.is_file() {
+        eprintln!("SKIPPED: {} is not there; the made-up conversations stand in for it", file.display());
+        return;
+    }
+    let out = tempfile::tempdir().unwrap();
+    let run = out.path().join("run");
+    let paths = ["eval", "locomo", "--data", text(&file), "--out", text(&run), "--model", model()];
+    let rest = ["--split", "val", "--turns", "3", "--limit", "3", "--json"];
+    let report = json(&[&paths[..], &rest].concat());
+    assert_eq!(report["n"], 3);
+    assert!(report["banks"]["conv-30"].is_object(), "{report}");
+}
