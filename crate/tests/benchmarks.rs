@@ -123,6 +123,10 @@ fn what_was_added_can_be_asked_for() {
     assert!(!answered["answer"].as_str().unwrap().is_empty());
     assert_eq!(answered["candidates"].as_array().unwrap().len(), count.min(12));
     assert!(answered["memories"].as_array().unwrap().len() <= count);
+    let huge = shell::memory_r1_reading(&[&["add", "-"], &common[..]].concat(), &"x ".repeat(600_000));
+    assert_eq!(huge.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&huge.stderr).contains("INVALID_ARGUMENT"));
+    assert_eq!(json(&["memories", "--db", text(&db), "--json"]), memories);
     assert!(failure(&["answer", "x", "--db", text(&db), "--model", model()]).contains("--user"));
     assert!(failure(&[&["add", " "], &common[..6]].concat()).contains("INVALID_ARGUMENT"));
     assert!(failure(&[&["add", "x", "--at", "soon"], &common[..6]].concat()).contains("--at"));
@@ -280,6 +284,7 @@ fn ctrl_c_keeps_what_is_done() {
 }
 
 #[test]
+#[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn the_released_locomo_file_is_read_where_it_is() {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
     let folder = std::env::var_os("MEMORY_R1_DATA").map_or(beside, PathBuf::from);

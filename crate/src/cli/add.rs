@@ -1,6 +1,7 @@
 //! `add`: what was said is remembered.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use clap::Args;
 use futures_lite::future::block_on;
@@ -8,6 +9,7 @@ use serde::Serialize;
 
 use super::agent::agent;
 use super::database::{DatabaseArguments, ScopeArguments, count, now};
+use super::import::read_text;
 use super::interrupt::on_interrupt;
 use super::model::ModelArguments;
 use super::output::Output;
@@ -38,7 +40,7 @@ pub(super) struct Arguments {
     /// Remember the text as it is, without a model.
     #[arg(long)]
     no_infer: bool,
-    /// What is said.
+    /// What is said; `-` reads it from standard input.
     text: String,
 }
 
@@ -55,7 +57,7 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     let turn = Turn {
         role: Role::User,
         speaker: arguments.speaker.clone(),
-        content: arguments.text.clone(),
+        content: if arguments.text == "-" { read_text(Path::new("-"))? } else { arguments.text.clone() },
         timestamp,
     };
     let model = arguments.model.load()?;

@@ -1,7 +1,7 @@
 //! `import`: journals that `export`, or a browser, wrote.
 
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use futures_lite::future::block_on;
@@ -32,7 +32,7 @@ struct Imported {
 }
 
 pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
-    let text = read(&arguments.file)?;
+    let text = read_text(&arguments.file)?;
     let journals = Journal::read_export(&text)?;
     let store = arguments.database.open_or_create()?;
     let imported = block_on(import(&store, &journals))?;
@@ -70,7 +70,8 @@ async fn import(store: &dyn Store, journals: &[Journal]) -> Result<Imported> {
     Ok(done)
 }
 
-fn read(path: &PathBuf) -> Result<String> {
+/// A file's text, or standard input's for `-`.
+pub(super) fn read_text(path: &Path) -> Result<String> {
     let mut text = String::new();
     let read = if path.as_os_str() == "-" {
         std::io::stdin().read_to_string(&mut text)
