@@ -200,6 +200,8 @@ test("a full disk is QUOTA_EXCEEDED, and what was there stays", async ({ page, c
   const session = await context.newCDPSession(page);
   const origin = new URL(page.url()).origin;
   await session.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 1 });
+  // After the first write the browser takes the room that it saw for granted, for half a minute.
+  await page.waitForTimeout(32_000);
   const code = await page.evaluate(async (scope) => {
     try {
       for (let i = 0; i < 20; i++)
@@ -282,26 +284,4 @@ test("killing the tab at twenty moments of an add loses nothing acknowledged and
     const texts = events.map((event) => event.after?.text ?? "");
     for (const text of acknowledged) expect(texts).toContain(text);
   }
-});
-
-test("a full quota has its code, and what was kept stays", async ({ page }) => {
-  await open(page);
-  const devtools = await page.context().newCDPSession(page);
-  const origin = new URL(page.url()).origin;
-  const add = (text) =>
-    page.evaluate(
-      ({ text, scope }) =>
-        window.memory.add(text, { ...scope, infer: false }).then(
-          () => "resolved",
-          (error) => error.code ?? error.name,
-        ),
-      { text, scope },
-    );
-  expect(await add("Lives in Ghent")).toBe("resolved");
-  await devtools.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 1 });
-  expect(await add(`Keeps ${"very ".repeat(50_000)}long letters`)).toBe("QUOTA_EXCEEDED");
-  await devtools.send("Storage.overrideQuotaForOrigin", { origin });
-  expect(await add("Has a dog named Pickle")).toBe("resolved");
-  const kept = await page.evaluate((scope) => window.memory.getAll({ filters: scope }), scope);
-  expect(kept.results.map((one) => one.memory).sort()).toEqual(["Has a dog named Pickle", "Lives in Ghent"]);
 });

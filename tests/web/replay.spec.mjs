@@ -68,7 +68,7 @@ test("a conversation replayed in the page gives the command line's journal, even
     "--data",
     file,
     "--conversation",
-    String(index),
+    JSON.parse(readFileSync(file, "utf8"))[index].sample_id,
     "--split",
     "all",
     "--journal",
