@@ -398,7 +398,7 @@ fn where_nothing_is_remembered_it_does_not_know_and_asks_no_model() {
 
 #[test]
 fn an_answer_that_does_not_fit_drops_the_worst_and_keeps_places_right() {
-    let model = ScriptedModel::with_context(150, obedient);
+    let model = ScriptedModel::with_context(200, obedient);
     let agent = agent(&model);
     for fact in ["Likes tea", "Plays chess", "Has a useful red bicycle", "Lives in Lyon"] {
         add(&agent, fact).unwrap();

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::answer_stream::AnswerStream;
 use super::extractor::clean_content;
+use super::generate;
 use super::manager::Candidate;
 use super::prompts::{Block, answer_messages, one_line};
 use crate::bank::Memory;
@@ -15,6 +16,8 @@ use crate::retrieval::{Candidate as Found, for_question};
 
 /// The most memories that the grammar of answers can name.
 const MAX_SHOWN: usize = 256;
+/// Room for the longest answer, and for naming and writing out a few memories.
+const LEAST_ROOM: usize = MAX_ANSWER_TOKENS + 128;
 /// The answer where nothing is remembered that helps.
 pub const NO_ANSWER: &str = "I don't know";
 
@@ -147,7 +150,7 @@ impl AnswerAgent {
         }
         let lines: Vec<String> = shown.iter().flat_map(|block| block.lines.iter().cloned()).collect();
         let longest_copy = lines.iter().map(|line| line.len() + 8).sum::<usize>();
-        let mut stream = AnswerStream::new(lines.clone());
+        let mut stream = AnswerStream::default();
         let request = Request {
             messages: answer_messages(info.prompt_family, &shown, question),
             grammar: Some(Grammar::Answer { lines }),
@@ -155,7 +158,8 @@ impl AnswerAgent {
             sampling,
         };
         let generation =
-            self.model.generate(&request, cancel, &mut |piece| stream.push(piece, on_text)).await?;
+            generate(&*self.model, &request, LEAST_ROOM, cancel, &mut |piece| stream.push(piece, on_text))
+                .await?;
         let answer = parse_answer(&generation.text, places.len())?;
         stream.finish(&answer.answer, on_text);
         Ok(Answered {

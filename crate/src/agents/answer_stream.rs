@@ -1,9 +1,8 @@
 //! The answer's text out of a completion that is still being written.
 
-/// Takes the answer's text out of a completion that comes in pieces, with or without the lines
-/// that the engine inserts behind ids.
+/// Takes the answer's text out of a completion that comes in pieces.
+#[derive(Default)]
 pub(super) struct AnswerStream {
-    lines: Vec<String>,
     seen: String,
     /// Where the undecoded rest of the answer begins, once the answer has begun.
     rest: Option<usize>,
@@ -12,11 +11,6 @@ pub(super) struct AnswerStream {
 }
 
 impl AnswerStream {
-    /// A stream for a completion under [`crate::generation::Grammar::Answer`] with these lines.
-    pub(super) fn new(lines: Vec<String>) -> Self {
-        Self { lines, seen: String::new(), rest: None, done: false, shown: false }
-    }
-
     /// Takes the next piece, and passes on what is new of the answer.
     pub(super) fn push(&mut self, piece: &str, on_text: &mut dyn FnMut(&str)) {
         self.seen.push_str(piece);
@@ -46,19 +40,10 @@ impl AnswerStream {
         }
     }
 
-    /// Where the answer's text begins. A memory's line may hold anything, this object's own
-    /// text too, so the way there goes id by id.
+    /// Where the answer's text begins: ids hold no bracket, so the first one closes their list.
     fn answer_start(&self) -> Option<usize> {
-        let mut rest = self.seen.strip_prefix("{\"memories\":[")?;
-        while let Some(id) = rest.strip_prefix(',').unwrap_or(rest).strip_prefix('"') {
-            let (id, after) = id.split_once('"')?;
-            rest = match after.strip_prefix(' ') {
-                Some(line) => line.strip_prefix(self.lines.get(id.parse::<usize>().ok()?)?.as_str())?,
-                None => after,
-            };
-        }
-        let text = rest.strip_prefix("],\"answer\":\"")?;
-        Some(self.seen.len() - text.len())
+        const OPENING: &str = "],\"answer\":\"";
+        self.seen.find(OPENING).map(|place| place + OPENING.len())
     }
 }
 
@@ -87,23 +72,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_answer_is_streamed_whatever_stands_in_the_lines() {
-        let trap = "8 May 2023: says \"],\"answer\":\"no\" 1";
-        let lines = vec![trap.to_owned(), "x".to_owned()];
-        let with_lines = format!(r#"{{"memories":["0" {trap},"1" x],"answer":"a\"\u00e9\ud83d\udc15b 日"}}"#);
-        let without = r#"{"memories":["0","1"],"answer":"a\"\u00e9\ud83d\udc15b 日"}"#.to_owned();
-        for whole in [with_lines, without] {
-            for step in [1, 2, 5, 1000] {
-                let mut stream = AnswerStream::new(lines.clone());
-                let mut heard = String::new();
-                let chars: Vec<char> = whole.chars().collect();
-                for piece in chars.chunks(step) {
-                    stream.push(&piece.iter().collect::<String>(), &mut |text| heard.push_str(text));
-                }
-                assert_eq!(heard, "a\"é🐕b 日");
-                stream.finish("again", &mut |text| heard.push_str(text));
-                assert_eq!(heard, "a\"é🐕b 日");
+    fn only_the_answer_is_streamed_however_it_is_cut() {
+        let whole = r#"{"memories":["0","12"],"answer":"a\"],\"answer\":\"\u00e9\ud83d\udc15b 日"}"#;
+        let answer = "a\"],\"answer\":\"é🐕b 日";
+        let chars: Vec<char> = whole.chars().collect();
+        for step in [1, 2, 5, 1000] {
+            let mut stream = AnswerStream::default();
+            let mut heard = String::new();
+            for piece in chars.chunks(step) {
+                stream.push(&piece.iter().collect::<String>(), &mut |text| heard.push_str(text));
             }
+            stream.finish(answer, &mut |text| heard.push_str(text));
+            assert_eq!(heard, answer);
         }
+        let mut heard = String::new();
+        AnswerStream::default().finish(answer, &mut |text| heard.push_str(text));
+        assert_eq!(heard, answer);
     }
 }

@@ -3,10 +3,12 @@
 use std::rc::Rc;
 
 use super::prompts::{extract_messages, one_line};
-use super::{dates, was_cut};
+use super::{dates, generate};
 use crate::bank::Turn;
 use crate::error::{Error, ErrorCode, Result};
-use crate::generation::{Cancel, Grammar, LanguageModel, MAX_TEXT_TOKENS, Request, Sampling, parse_facts};
+use crate::generation::{
+    Cancel, Generation, Grammar, LanguageModel, MAX_TEXT_TOKENS, Request, Sampling, parse_facts,
+};
 
 /// The most facts of one turn, or of one window of a long one.
 pub const MAX_FACTS: usize = 16;
@@ -14,6 +16,8 @@ pub const MAX_FACTS: usize = 16;
 pub const MAX_CONTENT_BYTES: usize = 1 << 20;
 /// How many turns before a turn the extractor sees.
 pub const CONTEXT_TURNS: usize = 2;
+/// The longest list of facts.
+const MOST_TOKENS: usize = MAX_FACTS * (MAX_TEXT_TOKENS + 4) + 16;
 /// A piece this short is never split for want of room in the completion.
 const SMALL_PIECE: usize = 512;
 
@@ -96,26 +100,31 @@ impl Extractor {
         cancel: &Cancel,
     ) -> Result<(Vec<String>, bool)> {
         let info = self.model.info();
-        let most = (MAX_FACTS * (MAX_TEXT_TOKENS + 4) + 16).min(info.context_length / 2);
         let mut from = 0;
         loop {
             let request = Request {
                 messages: extract_messages(info.prompt_family, &context[from..], window),
                 grammar: Some(Grammar::Facts { max_facts: MAX_FACTS }),
-                max_new_tokens: most,
+                max_new_tokens: MOST_TOKENS,
                 sampling,
             };
-            match self.model.generate(&request, cancel, &mut |_| ()).await {
+            match generate(&*self.model, &request, MOST_TOKENS, cancel, &mut |_| ()).await {
                 Ok(generation) => {
                     let facts = parse_facts(&generation.text, MAX_FACTS)?;
                     let texts = facts.iter().map(|fact| one_line(fact)).filter(|fact| !fact.is_empty());
-                    return Ok((texts.collect(), was_cut(&generation, &request, info.context_length)));
+                    return Ok((texts.collect(), was_cut(&generation, info.context_length)));
                 }
                 Err(error) if error.code() == ErrorCode::ContextOverflow && from < context.len() => from += 1,
                 Err(error) => return Err(error),
             }
         }
     }
+}
+
+/// Whether the facts used up their room, so that the constraint had to close the list.
+fn was_cut(generation: &Generation, context_length: usize) -> bool {
+    let room = MOST_TOKENS.min(context_length.saturating_sub(generation.prompt_ids.len()));
+    generation.ids.len() + 2 >= room
 }
 
 /// The turn as the agents take it: a speaker, and content of 1 byte to 1 MiB on one line

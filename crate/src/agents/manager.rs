@@ -4,14 +4,17 @@ use std::rc::Rc;
 
 use unicode_normalization::UnicodeNormalization;
 
+use super::generate;
 use super::prompts::{candidate_line, manage_messages, one_line};
-use super::was_cut;
 use crate::bank::{Memory, MemoryId, Operation, Timestamp, clean_text};
 use crate::error::{ErrorCode, Result};
 use crate::generation::{
     self, Cancel, Generation, Grammar, LanguageModel, MAX_TEXT_TOKENS, Part, Request, Sampling,
 };
 use crate::retrieval::for_fact;
+
+/// The longest decision: its text, and the rest of the object.
+const MOST_TOKENS: usize = MAX_TEXT_TOKENS + 48;
 
 /// A memory as an agent is shown it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,15 +100,10 @@ impl Manager {
             let request = Request {
                 messages: manage_messages(info.prompt_family, &lines[from..], fact),
                 grammar: Some(Grammar::Decision { shown: lines.len() - from }),
-                max_new_tokens: (MAX_TEXT_TOKENS + 48).min(info.context_length / 2),
+                max_new_tokens: MOST_TOKENS,
                 sampling,
             };
-            match self.model.generate(&request, cancel, &mut |_| ()).await {
-                Ok(generation)
-                    if from < lines.len() && was_crowded(&generation, &request, info.context_length) =>
-                {
-                    from += 1;
-                }
+            match generate(&*self.model, &request, MOST_TOKENS, cancel, &mut |_| ()).await {
                 Ok(generation) => return decision(&generation, lines.len(), from),
                 Err(error) if error.code() == ErrorCode::ContextOverflow && from < lines.len() => from += 1,
                 Err(error) => return Err(error),
@@ -155,12 +153,6 @@ fn normalised(text: &str) -> String {
         text.nfc().flat_map(char::to_lowercase).map(|c| if FOLDED.contains(c) { ' ' } else { c }).collect();
     let words = spaced.split_whitespace().collect::<Vec<_>>().join(" ");
     if words.is_empty() { text.to_owned() } else { words }
-}
-
-/// Whether the completion was closed early because the prompt left it too little room.
-fn was_crowded(generation: &Generation, request: &Request, context: usize) -> bool {
-    context.saturating_sub(generation.prompt_ids.len()) < request.max_new_tokens
-        && was_cut(generation, request, context)
 }
 
 fn decision(generation: &Generation, candidates: usize, from: usize) -> Result<Decision> {

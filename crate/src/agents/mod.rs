@@ -18,10 +18,22 @@ pub use memory_agent::{
 };
 pub use prompts::{Block, answer_messages, candidate_line, extract_messages, manage_messages, one_line};
 
-use crate::generation::{Generation, Request};
+use crate::error::{Error, ErrorCode, Result};
+use crate::generation::{Cancel, Generation, LanguageModel, Request};
 
-/// Whether a completion used up its room, so that its constraint had to close it.
-fn was_cut(generation: &Generation, request: &Request, context_length: usize) -> bool {
-    let room = request.max_new_tokens.min(context_length.saturating_sub(generation.prompt_ids.len()));
-    generation.ids.len() + 2 >= room
+/// Generates where at least `room` tokens, or a quarter of the context, are left for the
+/// completion; otherwise [`ErrorCode::ContextOverflow`], so that the agent shows less.
+async fn generate(
+    model: &dyn LanguageModel,
+    request: &Request,
+    room: usize,
+    cancel: &Cancel,
+    on_text: &mut dyn FnMut(&str),
+) -> Result<Generation> {
+    let room = room.min(model.info().context_length / 4);
+    if model.room(&request.messages)? < room {
+        let message = "the prompt leaves too little room for an answer in the model's context";
+        return Err(Error::new(ErrorCode::ContextOverflow, message));
+    }
+    model.generate(request, cancel, on_text).await
 }

@@ -10,8 +10,8 @@ use futures::future::LocalBoxFuture;
 use super::constraint::{Constraint, Step};
 use super::sampler::choose;
 use super::{
-    Bitset, Cancel, ChatTemplate, DecodeStream, FinishReason, Generation, LanguageModel, ModelInfo, Part,
-    PromptFamily, Request, Tokenizer,
+    Bitset, Cancel, ChatMessage, ChatTemplate, DecodeStream, FinishReason, Generation, LanguageModel,
+    ModelInfo, Part, PromptFamily, Request, Tokenizer,
 };
 use crate::checkpoint::{self, Files, Manifest, SelfCheck};
 use crate::error::{Error, ErrorCode, Result};
@@ -324,6 +324,11 @@ impl<B: Kernels> LanguageModel for LocalModel<B> {
         &self.info
     }
 
+    fn room(&self, messages: &[ChatMessage]) -> Result<usize> {
+        let prompt = self.template.encode(&self.tokenizer, messages)?;
+        Ok(self.info.context_length.saturating_sub(prompt.len()))
+    }
+
     async fn generate(
         &self,
         request: &Request,
@@ -356,7 +361,7 @@ mod tests {
 
     use super::*;
     use crate::generation::tokenizer::testing;
-    use crate::generation::{ChatMessage, Grammar, Sampling, parse_decision};
+    use crate::generation::{Grammar, Sampling, parse_decision};
     use crate::nn::DecoderConfig;
 
     const TEMPLATE: &str = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>";

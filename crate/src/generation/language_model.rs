@@ -153,7 +153,13 @@ pub trait LanguageModel {
     /// What it is.
     fn info(&self) -> &ModelInfo;
 
-    /// Generates. `on_text` gets the completion piece by piece, whole characters only.
+    /// How many tokens fit behind this prompt; [`usize::MAX`] where the model cannot tell.
+    fn room(&self, _messages: &[ChatMessage]) -> Result<usize> {
+        Ok(usize::MAX)
+    }
+
+    /// Generates. `on_text` gets the completion piece by piece, whole characters
+    /// only, without the lines that the engine inserts.
     /// A prompt that does not fit is `CONTEXT_OVERFLOW` before any work.
     async fn generate(
         &self,

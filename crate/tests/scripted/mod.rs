@@ -7,7 +7,7 @@ use std::rc::Rc;
 use async_trait::async_trait;
 use memory_r1::error::{Error, ErrorCode, Result};
 use memory_r1::generation::{
-    Cancel, FinishReason, Generation, LanguageModel, ModelInfo, Part, PromptFamily, Request,
+    Cancel, ChatMessage, FinishReason, Generation, LanguageModel, ModelInfo, Part, PromptFamily, Request,
 };
 
 type Script = Box<dyn FnMut(&str, &str) -> Result<String>>;
@@ -51,6 +51,10 @@ impl ScriptedModel {
 impl LanguageModel for ScriptedModel {
     fn info(&self) -> &ModelInfo {
         &self.info
+    }
+
+    fn room(&self, messages: &[ChatMessage]) -> Result<usize> {
+        Ok(self.info.context_length.saturating_sub(messages[1].content.len()))
     }
 
     async fn generate(
