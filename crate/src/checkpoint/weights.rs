@@ -170,7 +170,7 @@ impl View for Owned {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests {
     use burn::backend::Flex;
     use burn::backend::flex::FlexDevice;

@@ -140,7 +140,7 @@ pub(super) async fn web_lock(name: &str) -> Result<Option<ScopeLock>> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests {
     use super::*;
     use futures::FutureExt;

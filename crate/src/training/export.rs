@@ -35,6 +35,10 @@ pub fn export(config: &SftConfig, name: &str, model: &Path, out: &Path) -> Resul
         },
     };
     let mut files = read_files(model)?;
+    // A checkpoint's own, which no bundle has.
+    for name in ["optimizer.safetensors", "trainer_state.json"] {
+        files.remove(name);
+    }
     for (name, text) in LICENCES {
         files.insert(name.to_owned(), text.as_bytes().to_vec());
     }
