@@ -7,6 +7,9 @@ use crate::random::Random;
 
 /// How often a value of an open list is made up.
 const INVENTED: f64 = 0.3;
+/// How often a training value has one of its words replaced by one that nobody has heard: what
+/// a sentence says about its value must come from the sentence, and the value be copied.
+const GARBLED: f64 = 0.45;
 
 const ONSETS: &str = "b|br|c|ch|d|dr|f|fl|g|gr|h|j|k|kr|l|m|n|p|pr|r|s|sh|sk|st|t|th|tr|v|w|y|z";
 const VOWELS: &str = "a|e|i|o|u|a|e|i|o|ai|ea|ou|ia";
@@ -22,7 +25,41 @@ pub(super) fn draw(pool: &str, split: Split, random: &mut Random) -> String {
     if let Some(kind) = list.invention.filter(|_| random.chance(INVENTED)) {
         return invent(kind, split, random);
     }
-    random.pick(list.values.of(split)).map_or_else(String::new, |value| (*value).to_owned())
+    let value = random.pick(list.values.of(split)).map_or_else(String::new, |value| (*value).to_owned());
+    if split == Split::Train && !list.closed && random.chance(GARBLED) {
+        return garble(&value, random);
+    }
+    value
+}
+
+/// The value with one word spliced of two training words: `Lisbon` and `Madrid` give `Lisdrid`.
+fn garble(value: &str, random: &mut Random) -> String {
+    let words: Vec<&str> = value.split(' ').collect();
+    let long: Vec<usize> = (0..words.len())
+        .filter(|place| words[*place].len() > 2 && words[*place].chars().all(|c| c.is_ascii_alphabetic()))
+        .collect();
+    let Some(place) = random.pick(&long).copied() else { return value.to_owned() };
+    let pools: Vec<&Pool> = Tables::get().pools.values().filter(|pool| !pool.closed).collect();
+    let mut part = || -> Option<&'static str> {
+        let pool = random.pick(&pools)?;
+        let value = random.pick(pool.values.of(Split::Train))?;
+        value.split(' ').filter(|word| word.chars().all(|c| c.is_ascii_alphabetic())).max_by_key(|w| w.len())
+    };
+    let (Some(head), Some(tail)) = (part(), part()) else { return value.to_owned() };
+    let cut = |word: &str, random: &mut Random| 1 + random.below(word.len().saturating_sub(1).max(1));
+    let (until, from) = (cut(head, random), cut(tail, random));
+    let spliced =
+        format!("{}{}", &head[..until.min(head.len())], &tail[from.min(tail.len())..]).to_lowercase();
+    let capital = words[place].starts_with(|c: char| c.is_uppercase());
+    let spliced = if capital { super::wording::capitalise(&spliced) } else { spliced };
+    if spliced.len() < 3 {
+        return value.to_owned();
+    }
+    let mut words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+    words[place] = spliced;
+    let garbled = words.join(" ");
+    // What the test split says stays unsaid here.
+    if is_listed(&garbled) || hash(&garbled).is_multiple_of(5) { value.to_owned() } else { garbled }
 }
 
 /// A made-up value; one in five belongs to the test split, by its hash.
