@@ -90,7 +90,7 @@ wasm() {
     say "binding and optimising it (two minutes)"
     rm -rf pkg/wasm
     wasm-bindgen --target web --out-dir pkg/wasm "$built"
-    npx --no-install wasm-opt -O3 "${WASM_OPT_FEATURES[@]}" pkg/wasm/memory_r1_bg.wasm -o pkg/wasm/optimised.wasm
+    npx --no-install wasm-opt -O2 "${WASM_OPT_FEATURES[@]}" pkg/wasm/memory_r1_bg.wasm -o pkg/wasm/optimised.wasm
     mv pkg/wasm/optimised.wasm pkg/wasm/memory_r1_bg.wasm
     printf '%s' "$sum" >pkg/wasm/.stamp
   fi
