@@ -304,6 +304,22 @@ describe("the engine in Node", () => {
   });
 });
 
+describe("nano, the model in the package", () => {
+  it("is the default, computes what its bundle says, and remembers a plain fact", async () => {
+    const memory = await MemoryR1.create();
+    const info = await memory.info();
+    expect(info).toMatchObject({ device: "cpu", model: { name: "nano" }, selfCheck: { status: "passed" } });
+    expect(info.selfCheck.maxDifference).toBeLessThan(1e-3);
+    const { results } = await memory.add("I have a dog named Rex.", { ...ann, timestamp: "2024-03-02" });
+    expect(results.map((one) => one.event)).toEqual(["ADD"]);
+    expect(results[0]?.memory).toContain("Rex");
+    const { answer, memories } = await memory.answer("What is the name of my dog?", ann);
+    expect(answer).toContain("Rex");
+    expect(memories.map((one) => one.id)).toEqual([results[0]?.id]);
+    await memory.close();
+  });
+});
+
 describe("the engine behind the worker's protocol", () => {
   it("does the same, with its memory on the page", async () => {
     const { port1, port2 } = new MessageChannel();
