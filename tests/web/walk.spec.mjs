@@ -29,6 +29,10 @@ test("twelve statements, five questions, a reload, and the memory is still there
   const before = await answer();
   expect(before).toBeGreaterThanOrEqual(3);
 
+  // The memories that the last answer used are lit up in the bank, if it used any.
+  const used = await page.locator(".message").last().locator(".used li").count();
+  await expect(page.locator(".memory.used-now")).toHaveCount(used);
+
   const kept = await bank(page);
   expect(kept.length).toBeGreaterThanOrEqual(4);
   await page.reload();

@@ -14,6 +14,7 @@ export class BankView {
   readonly #empty = byId("empty");
   readonly #actions: BankActions;
   #known = new Map<string, string>();
+  #used = new Set<string>();
 
   constructor(actions: BankActions) {
     this.#actions = actions;
@@ -37,10 +38,11 @@ export class BankView {
     this.#empty.hidden = memories.length > 0;
   }
 
-  /** Lights up the memories that an answer used. */
+  /** Lights up the memories that an answer used, until the next call. */
   highlight(ids: string[]): void {
+    this.#used = new Set(ids);
     for (const item of this.#list.querySelectorAll<HTMLLIElement>("li.memory")) {
-      const used = ids.includes(item.dataset.id ?? "");
+      const used = this.#used.has(item.dataset.id ?? "");
       item.classList.toggle("used-now", used);
       if (used) item.scrollIntoView({ block: "nearest", behavior: "smooth" });
     }
@@ -60,7 +62,7 @@ export class BankView {
     const speaker = memory.speaker && memory.speaker !== "user" ? `${memory.speaker} · ` : "";
     const item = element(
       "li",
-      { class: "memory", "data-id": memory.id },
+      { class: this.#used.has(memory.id) ? "memory used-now" : "memory", "data-id": memory.id },
       element("div", { class: "memory-text" }, memory.memory),
       element("div", { class: "meta" }, `${speaker}${day(memory.observedAt)}`),
       details,

@@ -72,6 +72,7 @@ async function work(text: string, task: (signal: AbortSignal) => Promise<void>):
   if (running) return;
   running = new AbortController();
   notice("");
+  bank.highlight([]);
   byId("busy").hidden = false;
   byId("busy-text").textContent = text;
   for (const control of controls) control.disabled = control.id !== "input";
