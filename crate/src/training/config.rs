@@ -27,6 +27,8 @@ pub enum Schedule {
 pub struct LossWeights {
     /// Tokens of the prompt.
     pub prompt: f32,
+    /// Every so-manieth token of the prompt counts: a target costs a row of logits.
+    pub prompt_stride: usize,
     /// Tokens of facts, texts and answers.
     pub text: f32,
     /// The name of the operation.
@@ -37,7 +39,7 @@ pub struct LossWeights {
 
 impl Default for LossWeights {
     fn default() -> Self {
-        Self { prompt: 0.0, text: 1.0, event: 1.0, id: 1.0 }
+        Self { prompt: 0.0, prompt_stride: 1, text: 1.0, event: 1.0, id: 1.0 }
     }
 }
 
@@ -57,6 +59,10 @@ pub struct DataConfig {
     pub manager_candidates: usize,
     /// The most memories of one speaker that the answer agent is shown.
     pub candidates_per_speaker: usize,
+    /// How many questions are put to the same memories at once: these are read once, which is
+    /// most of the work.
+    #[serde(default = "questions_per_prompt")]
+    pub questions_per_prompt: usize,
 }
 
 /// A number for each task.
@@ -168,6 +174,9 @@ fn micro_batch_tokens() -> usize {
 fn logging_steps() -> u64 {
     10
 }
+fn questions_per_prompt() -> usize {
+    1
+}
 fn save_steps() -> u64 {
     500
 }
@@ -204,6 +213,8 @@ impl SftConfig {
             (self.save_total_limit == 0, "save_total_limit is at least 1"),
             (self.data.batch_size() == 0, "data.batch has at least 1 example"),
             (self.data.dialogues == 0, "data.dialogues is at least 1"),
+            (self.loss.prompt_stride == 0, "loss.prompt_stride is at least 1"),
+            (self.data.questions_per_prompt == 0, "data.questions_per_prompt is at least 1"),
         ];
         match fault.iter().find(|(wrong, _)| *wrong) {
             Some((_, rule)) => Err(Error::invalid(format!("the training configuration: {rule}"))),

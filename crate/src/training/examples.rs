@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::config::{DataConfig, LossWeights};
-use super::network::Target;
+use super::network::{Target, Tree};
 use crate::agents::{
     Block, MAX_FACTS, answer_messages, candidate_line, extract_messages, is_same_statement, manage_messages,
     one_line,
@@ -68,14 +68,12 @@ impl Case {
     }
 }
 
-/// An example as tokens.
+/// One completion of an example.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Example {
-    /// What it teaches.
-    pub task: Task,
-    /// What kind of it.
+pub struct Branch {
+    /// What kind of the task.
     pub kind: String,
-    /// Prompt and completion.
+    /// What stands behind the stem: the rest of the prompt, and the completion.
     tokens: Vec<u32>,
     /// How many of them are the prompt.
     prompt: usize,
@@ -83,61 +81,10 @@ pub struct Example {
     parts: Vec<Part>,
 }
 
-impl Example {
-    /// Tokenizes a case.
-    pub fn new(case: &Case, tokenizer: &Arc<Tokenizer>, template: &ChatTemplate) -> Result<Self> {
-        let mut tokens = template.encode(tokenizer, &case.messages)?;
-        let prompt = tokens.len();
-        let target = encode_target(tokenizer, &case.grammar, &case.completion)?;
-        tokens.extend(target.iter().map(|token| token.id));
-        let parts = target.iter().map(|token| token.part).collect();
-        Ok(Self { task: case.task, kind: case.kind.clone(), tokens, prompt, parts })
-    }
-
-    /// How many tokens the network reads.
-    pub fn len(&self) -> usize {
-        self.tokens.len() - 1
-    }
-
-    /// Whether that is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// What the network reads: all but the last token.
-    pub fn inputs(&self) -> &[u32] {
-        &self.tokens[..self.len()]
-    }
-
-    /// The prompt's tokens.
-    pub fn prompt(&self) -> &[u32] {
-        &self.tokens[..self.prompt]
-    }
-
+impl Branch {
     /// The completion's tokens.
     pub fn completion(&self) -> &[u32] {
         &self.tokens[self.prompt..]
-    }
-
-    /// What it should predict: the prompt's tokens where they count, then the completion's
-    /// choices.
-    pub fn targets<'a>(&'a self, weights: &LossWeights) -> impl Iterator<Item = Target> + use<'a> {
-        let LossWeights { prompt, text, event, id } = *weights;
-        let of_prompt = (1..if prompt > 0.0 { self.prompt } else { 0 }).map(move |place| (place, prompt));
-        let of_completion = self.parts.iter().enumerate().filter_map(move |(i, part)| {
-            let weight = match part {
-                Part::Forced => return None,
-                Part::Event => event,
-                Part::Id => id,
-                Part::Text => text,
-            };
-            Some((self.prompt + i, weight))
-        });
-        of_prompt.chain(of_completion).map(|(place, weight)| Target {
-            row: place - 1,
-            token: self.tokens[place],
-            weight,
-        })
     }
 
     /// What the completion's chosen tokens spell.
@@ -153,25 +100,148 @@ impl Example {
             .map(|(own, part)| if *part == Part::Forced { *own } else { *chosen.next().unwrap_or(own) })
             .collect()
     }
+
+    /// What the network reads: all but the last token.
+    fn inputs(&self) -> &[u32] {
+        &self.tokens[..self.tokens.len() - 1]
+    }
 }
 
-/// All cases of dialogues.
-pub fn cases(config: &DataConfig, dialogues: &[SyntheticDialogue]) -> Vec<Case> {
-    in_two_threads(dialogues.len(), |i| dialogue_cases(config, &dialogues[i]))
+/// Cases as tokens: what their prompts share, once, and a branch for each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Example {
+    /// What it teaches.
+    pub task: Task,
+    /// What all prompts begin with; empty where there is one branch.
+    stem: Vec<u32>,
+    /// The rest of each.
+    pub branches: Vec<Branch>,
 }
 
-/// Tokenizes cases; those longer than `most` tokens are left out and counted.
+impl Example {
+    /// Tokenizes the cases of a group.
+    pub fn new(group: &[Case], tokenizer: &Arc<Tokenizer>, template: &ChatTemplate) -> Result<Self> {
+        let task = group.first().map_or(Task::Extract, |case| case.task);
+        let mut branches = Vec::with_capacity(group.len());
+        for case in group {
+            let mut tokens = template.encode(tokenizer, &case.messages)?;
+            let prompt = tokens.len();
+            let target = encode_target(tokenizer, &case.grammar, &case.completion)?;
+            tokens.extend(target.iter().map(|token| token.id));
+            let parts = target.iter().map(|token| token.part).collect();
+            branches.push(Branch { kind: case.kind.clone(), tokens, prompt, parts });
+        }
+        let mut stem = Vec::new();
+        if let [first, rest @ ..] = &branches[..]
+            && !rest.is_empty()
+        {
+            let alike = |other: &Branch| {
+                let pairs = first.tokens[..first.prompt].iter().zip(&other.tokens[..other.prompt]);
+                pairs.take_while(|(a, b)| a == b).count()
+            };
+            // Something of the prompt stays, which predicts the completion's first token.
+            let shortest = branches.iter().map(|branch| branch.prompt).min().unwrap_or(0);
+            let shared = rest.iter().map(alike).min().unwrap_or(0).min(shortest.saturating_sub(1));
+            stem = first.tokens[..shared].to_vec();
+            for branch in &mut branches {
+                branch.tokens.drain(..shared);
+                branch.prompt -= shared;
+            }
+        }
+        Ok(Self { task, stem, branches })
+    }
+
+    /// How many tokens the network reads.
+    pub fn len(&self) -> usize {
+        self.tree().len()
+    }
+
+    /// Whether that is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How the tokens divide.
+    pub fn tree(&self) -> Tree {
+        let branches = self.branches.iter().map(|branch| branch.inputs().len()).collect();
+        Tree { stem: self.stem.len(), branches }
+    }
+
+    /// What the network reads.
+    pub fn inputs(&self) -> Vec<u32> {
+        let branches = self.branches.iter().map(Branch::inputs);
+        std::iter::once(&self.stem[..]).chain(branches).flatten().copied().collect()
+    }
+
+    /// The prompt of a branch.
+    pub fn prompt(&self, branch: &Branch) -> Vec<u32> {
+        [&self.stem[..], &branch.tokens[..branch.prompt]].concat()
+    }
+
+    /// What the network should predict of the stem.
+    pub fn stem_targets(&self, weights: &LossWeights) -> impl Iterator<Item = Target> + use<'_> {
+        let weight = weights.prompt;
+        let places = 1..if weight > 0.0 { self.stem.len() } else { 0 };
+        places.step_by(weights.prompt_stride).map(move |place| Target {
+            row: place - 1,
+            token: self.stem[place],
+            weight,
+        })
+    }
+
+    /// For every branch, what the network should predict: the prompt's tokens where they count,
+    /// then the completion's choices.
+    pub fn branch_targets(&self, weights: &LossWeights) -> impl Iterator<Item = Vec<Target>> + use<'_> {
+        let LossWeights { prompt, prompt_stride, text, event, id } = *weights;
+        let mut start = self.stem.len();
+        self.branches.iter().map(move |branch| {
+            let places = 1..if prompt > 0.0 { branch.prompt } else { 0 };
+            let of_prompt = places.step_by(prompt_stride).map(|place| (place, prompt));
+            let of_completion = branch.parts.iter().enumerate().filter_map(|(i, part)| {
+                let weight = match part {
+                    Part::Forced => return None,
+                    Part::Event => event,
+                    Part::Id => id,
+                    Part::Text => text,
+                };
+                Some((branch.prompt + i, weight))
+            });
+            let targets = of_prompt
+                .chain(of_completion)
+                .map(|(place, weight)| Target { row: start + place - 1, token: branch.tokens[place], weight })
+                .collect();
+            start += branch.inputs().len();
+            targets
+        })
+    }
+
+    /// All targets, the stem's first.
+    pub fn targets(&self, weights: &LossWeights) -> impl Iterator<Item = Target> + use<'_> {
+        self.stem_targets(weights).chain(self.branch_targets(weights).flatten())
+    }
+}
+
+/// All cases of dialogues, in groups that share their memories: at most `questions` cases each.
+pub fn cases(config: &DataConfig, questions: usize, dialogues: &[SyntheticDialogue]) -> Vec<Vec<Case>> {
+    in_two_threads(dialogues.len(), |i| dialogue_cases(config, questions, &dialogues[i]))
+}
+
+/// Tokenizes groups of cases; branches longer than `most` tokens are left out and counted.
 pub fn tokenize(
-    cases: &[Case],
+    groups: &[Vec<Case>],
     tokenizer: &Arc<Tokenizer>,
     template: &ChatTemplate,
     most: usize,
 ) -> Result<(Vec<Example>, usize)> {
-    let made = in_two_threads(cases.len(), |i| vec![Example::new(&cases[i], tokenizer, template)]);
+    let made = in_two_threads(groups.len(), |i| vec![Example::new(&groups[i], tokenizer, template)]);
     let mut examples = made.into_iter().collect::<Result<Vec<_>>>()?;
-    let all = examples.len();
-    examples.retain(|example| example.len() <= most && example.chosen().next().is_some());
-    let left_out = all - examples.len();
+    let mut left_out = 0;
+    for example in &mut examples {
+        let (stem, all) = (example.stem.len(), example.branches.len());
+        example.branches.retain(|b| stem + b.inputs().len() <= most && b.chosen().next().is_some());
+        left_out += all - example.branches.len();
+    }
+    examples.retain(|example| !example.branches.is_empty());
     Ok((examples, left_out))
 }
 
@@ -188,23 +258,24 @@ fn in_two_threads<T: Send>(count: usize, make: impl Fn(usize) -> Vec<T> + Sync) 
     })
 }
 
-fn dialogue_cases(config: &DataConfig, dialogue: &SyntheticDialogue) -> Vec<Case> {
+fn dialogue_cases(config: &DataConfig, questions: usize, dialogue: &SyntheticDialogue) -> Vec<Vec<Case>> {
     let number = letters(&dialogue.sample.sample_id);
-    let mut cases = Vec::new();
+    let mut groups = Vec::new();
     for (i, example) in turn_examples(dialogue).enumerate() {
         let mut random = Random::new(config.seed, &[0xca5e, number, i as u64]);
         if !example.assistant {
-            cases.push(extract_case(&example, &mut random));
+            groups.push(vec![extract_case(&example, &mut random)]);
         }
         for decision in &example.decisions {
-            cases.extend(manage_case(config, decision));
+            groups.extend(manage_case(config, decision).map(|case| vec![case]));
         }
     }
-    for (i, example) in question_examples(dialogue).enumerate() {
-        let mut random = Random::new(config.seed, &[0x9e57, number, i as u64]);
-        cases.extend(answer_case(config, &example, &mut random));
+    let all: Vec<QuestionExample<'_>> = question_examples(dialogue).collect();
+    for lead in 0..all.len() {
+        let mut random = Random::new(config.seed, &[0x9e57, number, lead as u64]);
+        groups.extend(answer_cases(config, questions, &all, lead, &mut random));
     }
-    cases
+    groups
 }
 
 /// A number for a name: dialogues keep their chances whatever their order.
@@ -260,8 +331,16 @@ fn manage_case(config: &DataConfig, decision: &GoldDecision<'_>) -> Option<Case>
     })
 }
 
-/// Nothing where no memory is left: then no model is asked.
-fn answer_case(config: &DataConfig, example: &QuestionExample<'_>, random: &mut Random) -> Option<Case> {
+/// A question with the memories that it retrieves, and some of the dialogue's other questions that
+/// the same memories answer. Nothing where no memory is left: then no model is asked.
+fn answer_cases(
+    config: &DataConfig,
+    questions: usize,
+    all: &[QuestionExample<'_>],
+    lead: usize,
+    random: &mut Random,
+) -> Option<Vec<Case>> {
+    let example = &all[lead];
     let mut support: Vec<&str> = example.supporting.iter().map(|key| &key[..]).collect();
     let mut answer = example.answer;
     let is_support = |memory: &GoldMemory| example.supporting.contains(&memory.key);
@@ -309,14 +388,34 @@ fn answer_case(config: &DataConfig, example: &QuestionExample<'_>, random: &mut 
     if blocks.is_empty() {
         return None;
     }
-    let memories: Vec<usize> = (0..keys.len()).filter(|&i| support.contains(&keys[i])).collect();
-    Some(Case {
-        task: Task::Answer,
-        kind: if answer == UNKNOWN { "unknown".to_owned() } else { format!("category {}", example.category) },
-        messages: answer_messages(PromptFamily::Compact, &blocks, example.question),
-        grammar: Grammar::Answer { lines: blocks.iter().flat_map(|block| block.lines.clone()).collect() },
-        completion: Answer { memories, answer: answer.to_owned() }.to_json(),
-    })
+    let case = |example: &QuestionExample<'_>, support: &[&str], answer: &str| {
+        let memories: Vec<usize> = (0..keys.len()).filter(|&i| support.contains(&keys[i])).collect();
+        let known = answer != UNKNOWN;
+        Case {
+            task: Task::Answer,
+            kind: if known { format!("category {}", example.category) } else { "unknown".to_owned() },
+            messages: answer_messages(PromptFamily::Compact, &blocks, example.question),
+            grammar: Grammar::Answer { lines: blocks.iter().flat_map(|block| block.lines.clone()).collect() },
+            completion: Answer { memories, answer: answer.to_owned() }.to_json(),
+        }
+    };
+    let mut group = vec![case(example, &support, answer)];
+    let mut others: Vec<usize> = (0..all.len()).filter(|&i| i != lead).collect();
+    random.shuffle(&mut others);
+    for other in others.into_iter().map(|i| &all[i]) {
+        if group.len() >= questions {
+            break;
+        }
+        let support: Vec<&str> = other.supporting.iter().map(|key| &key[..]).collect();
+        if support.iter().all(|key| keys.contains(key)) {
+            if !support.is_empty() || random.chance(UNANSWERABLE) {
+                group.push(case(other, &support, other.answer));
+            }
+        } else if !support.iter().any(|key| keys.contains(key)) && random.chance(WITHOUT_SUPPORT) {
+            group.push(case(other, &[], UNKNOWN));
+        }
+    }
+    Some(group)
 }
 
 fn lines(shown: &[&GoldMemory]) -> Vec<String> {

@@ -84,10 +84,12 @@ fn prepare(
         synthetic::Options::default(),
     );
     let (training, validation) = dialogues.split_at(data.dialogues);
-    let (training, validation) = (cases(data, training), cases(data, validation));
+    let training = cases(data, data.questions_per_prompt, training);
+    let validation = cases(data, 1, validation);
     let context = config.model.max_position_embeddings;
     let train_vocabulary = || {
-        let texts: Vec<&str> = training.iter().take(VOCABULARY_CASES).flat_map(Case::texts).collect();
+        let texts: Vec<&str> =
+            training.iter().flatten().take(VOCABULARY_CASES).flat_map(Case::texts).collect();
         TokenizerFiles::train(&texts, config.model.vocab_size, context)
     };
     let files = files.map_or_else(train_vocabulary, Ok)?;
@@ -102,7 +104,9 @@ fn prepare(
     for (name, own) in [("training", &examples), ("validation", &held_out)] {
         let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
         for example in own {
-            *kinds.entry(format!("{}/{}", example.task.name(), example.kind)).or_default() += 1;
+            for branch in &example.branches {
+                *kinds.entry(format!("{}/{}", example.task.name(), branch.kind)).or_default() += 1;
+            }
         }
         let tokens: usize = own.iter().map(Example::len).sum();
         info!(examples = own.len(), tokens, "{name}: {kinds:?}");
@@ -279,11 +283,12 @@ impl Run<'_> {
             .step_by(stride)
             .map(|prediction| {
                 let example = &self.held_out[prediction.example];
+                let branch = &example.branches[prediction.branch];
                 Ok(json!({
                     "step": step,
                     "task": example.task.name(),
-                    "prompt": decode(example.prompt())?,
-                    "expected": decode(example.completion())?,
+                    "prompt": decode(&example.prompt(branch))?,
+                    "expected": decode(branch.completion())?,
                     "predicted": decode(&prediction.ids)?,
                 }))
             })
@@ -388,6 +393,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut config = config(folder.path());
         config.curriculum = None;
+        config.data.questions_per_prompt = 1;
         config.loss.prompt = 0.0;
         (config.max_steps, config.learning_rate, config.weight_decay) = (400, 4e-3, 0.0);
         let (examples, _, _) = prepare(&config, None).unwrap();
@@ -429,10 +435,10 @@ mod tests {
             grammar: Grammar::Answer { lines: vec![line] },
             completion: r#"{"memories":["0"],"answer":"Scout"}"#.to_owned(),
         };
-        let example = Example::new(&case, &tokenizer.tokenizer, &template).unwrap();
+        let example = Example::new(&[case], &tokenizer.tokenizer, &template).unwrap();
         let decode = |ids: &[u32]| tokenizer.tokenizer.decode(ids).unwrap();
         assert_eq!(
-            decode(example.completion()),
+            decode(example.branches[0].completion()),
             r#"{"memories":["0" 8 May 2023: Has a dog named Scout],"answer":"Scout"}"#
         );
         let without_prompt = LossWeights { prompt: 0.0, ..LossWeights::default() };
@@ -440,7 +446,8 @@ mod tests {
         let text = decode(&targets);
         assert!(text.contains("Scout") && !text.contains("May") && !text.contains("memories"), "{text}");
         for target in example.targets(&LossWeights { prompt: 1.0, ..LossWeights::default() }) {
-            let tokens = [example.prompt(), example.completion()].concat();
+            let branch = &example.branches[0];
+            let tokens = [&example.prompt(branch), branch.completion()].concat();
             assert_eq!(tokens[target.row + 1], target.token);
         }
     }

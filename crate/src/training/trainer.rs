@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::config::{LossWeights, SftConfig};
-use super::examples::{Example, Task};
+use super::examples::{Branch, Example, Task};
 use super::network::{Batch, Layout, Target, Workspace};
 use super::run_folder::TrainerState;
 use crate::error::{Error, Result};
@@ -63,23 +63,31 @@ impl Tally {
         total.0 as f64 / total.1.max(1) as f64
     }
 
-    /// Adds what an example's targets cost.
-    fn count(&mut self, example: &Example, targets: &[Target], logprobs: &[f32], predicted: &[u32]) {
-        let prompt = targets.len() - example.chosen().count();
-        let task = self.tasks.entry(example.task.name()).or_default();
+    /// Adds what targets cost; the last ones are a branch's choices, where one is given.
+    fn count(
+        &mut self,
+        task: Task,
+        branch: Option<&Branch>,
+        targets: &[Target],
+        logprobs: &[f32],
+        predicted: &[u32],
+    ) {
+        let prompt = targets.len() - branch.map_or(0, |branch| branch.chosen().count());
+        let own = self.tasks.entry(task.name()).or_default();
         let mut exact = true;
         for (i, target) in targets.iter().enumerate() {
             let loss = -f64::from(logprobs[i]) * f64::from(target.weight);
             self.loss += loss;
             self.weight += f64::from(target.weight);
             if i >= prompt {
-                *task = (task.0 + loss, task.1 + f64::from(target.weight));
+                *own = (own.0 + loss, own.1 + f64::from(target.weight));
                 exact &= predicted[i] == target.token;
             }
         }
-        let kind = self.exact.entry(format!("{}/{}", example.task.name(), example.kind)).or_default();
+        let Some(branch) = branch else { return };
+        let kind = self.exact.entry(format!("{}/{}", task.name(), branch.kind)).or_default();
         *kind = (kind.0 + usize::from(exact), kind.1 + 1);
-        for (part, i) in example.chosen().zip(prompt..) {
+        for (part, i) in branch.chosen().zip(prompt..) {
             let own = self.parts.entry(part_name(part)).or_default();
             *own = (own.0 + usize::from(predicted[i] == targets[i].token), own.1 + 1);
         }
@@ -118,6 +126,8 @@ struct Worker {
 pub struct Prediction {
     /// The example's place.
     pub example: usize,
+    /// The branch's place in it.
+    pub branch: usize,
     /// The completion, the model's choices in the places of the right ones.
     pub ids: Vec<u32>,
 }
@@ -245,7 +255,7 @@ impl Trainer {
             found.extend(predicted);
         }
         if let Some(predictions) = predictions {
-            found.sort_by_key(|prediction| prediction.example);
+            found.sort_by_key(|prediction| (prediction.example, prediction.branch));
             *predictions = found;
         }
         Ok(tally)
@@ -291,7 +301,7 @@ impl Worker {
                 if taken > 0 && self.batch.tokens.len() + example.len() > most {
                     break;
                 }
-                self.batch.push(example.inputs(), example.targets(weights));
+                self.batch.push_tree(&example.inputs(), example.tree(), example.targets(weights));
                 taken += 1;
             }
             let losses = self.workspace.forward(layout, parameters, &self.batch)?;
@@ -308,12 +318,28 @@ impl Worker {
             let mut at = 0;
             for &i in &rest[..taken] {
                 let example = examples[i];
-                let end = at + example.targets(weights).count();
-                let (targets, predicted) = (&self.batch.targets[at..end], &losses.predicted[at..end]);
-                tally.count(example, targets, &losses.logprobs[at..end], predicted);
-                let chosen = &predicted[predicted.len() - example.chosen().count()..];
-                predictions.push(Prediction { example: i, ids: example.with_choices(chosen) });
-                at = end;
+                let mut count = |branch: Option<(usize, &Branch)>, targets: usize| {
+                    let own = at..at + targets;
+                    at = own.end;
+                    let (targets, predicted) =
+                        (&self.batch.targets[own.clone()], &losses.predicted[own.clone()]);
+                    let logprobs = &losses.logprobs[own];
+                    tally.count(example.task, branch.map(|(_, branch)| branch), targets, logprobs, predicted);
+                    if let Some((place, branch)) = branch {
+                        let chosen = &predicted[predicted.len() - branch.chosen().count()..];
+                        predictions.push(Prediction {
+                            example: i,
+                            branch: place,
+                            ids: branch.with_choices(chosen),
+                        });
+                    }
+                };
+                count(None, example.stem_targets(weights).count());
+                for (branch, targets) in
+                    example.branches.iter().enumerate().zip(example.branch_targets(weights))
+                {
+                    count(Some(branch), targets.len());
+                }
             }
             rest = &rest[taken..];
         }

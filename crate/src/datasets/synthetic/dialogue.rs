@@ -21,6 +21,11 @@ const BALANCE: [(OperationKind, f64); 4] = [
     (OperationKind::Noop, 0.20),
 ];
 
+/// How often a sentence alone stands in a frame (`Did I tell you that …?`).
+const FRAMED: f64 = 0.25;
+/// How often a sentence has a typing mistake.
+const MISTYPED: f64 = 0.04;
+
 /// The values of an entry's slots; several where the memory is a list.
 pub(super) type Slots = BTreeMap<&'static str, Vec<String>>;
 
@@ -214,8 +219,8 @@ impl Author {
                 parts.push(self.phrase(me, "reaction"));
             }
             let wanted = match self.random.below(100) {
-                0..=29 => 0,
-                30..=79 => 1,
+                0..=36 => 0,
+                37..=81 => 1,
                 _ => 2,
             };
             if first && self.random.chance(0.7) {
@@ -548,7 +553,29 @@ impl Author {
             "o" => old.to_owned(),
             _ => slot_value(slots, when, name, |when| &when.said).unwrap_or_else(|| format!("<{name}>")),
         });
+        let text = if self.random.chance(MISTYPED) { self.mistype(&text, slots) } else { text };
         Clause { text, template }
+    }
+
+    /// One slip of the finger in a longer word that is no value: two letters in the wrong order,
+    /// one left out, one typed twice.
+    fn mistype(&mut self, text: &str, slots: &Slots) -> String {
+        let values: Vec<&String> = slots.values().flatten().collect();
+        let plain = |word: &&str| {
+            word.len() > 4
+                && word.bytes().all(|b| b.is_ascii_lowercase())
+                && !values.iter().any(|value| value.contains(*word))
+        };
+        let words: Vec<&str> = text.split(' ').filter(plain).collect();
+        let Some(&word) = self.random.pick(&words) else { return text.to_owned() };
+        let mut letters = word.as_bytes().to_vec();
+        let at = 1 + self.random.below(letters.len() - 2);
+        match self.random.below(3) {
+            0 => letters.swap(at, at + 1),
+            1 => drop(letters.remove(at)),
+            _ => letters.insert(at, letters[at]),
+        }
+        text.replacen(word, &String::from_utf8_lossy(&letters), 1)
     }
 
     /// Entries that an operation may be about.
@@ -781,6 +808,7 @@ impl Author {
     fn compose(&mut self, me: usize, clauses: Vec<Clause>, parts: &mut Vec<String>) {
         let mark = *self.random.pick(&[".", ".", "!", ".", "", "!!", "..."]).unwrap_or(&".");
         let mut sentence = String::new();
+        let alone = clauses.len() == 1;
         for (i, clause) in clauses.into_iter().enumerate() {
             let template = clause.template;
             let low = lower_first(&clause.text, template);
@@ -798,6 +826,10 @@ impl Author {
                 let full = opener.ends_with(['!', '.', ':', '?']);
                 let rest = if full { capitalise(&clause.text) } else { low };
                 sentence = format!("{opener} {rest}");
+            } else if alone && self.random.chance(FRAMED) {
+                let frame = self.tables.talk("frame", self.split, &mut self.random);
+                let inner = if frame.starts_with("{c}") { capitalise(&clause.text) } else { low };
+                sentence = frame.replace("{c}", &inner);
             } else {
                 sentence = capitalise(&clause.text);
             }

@@ -49,7 +49,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { sessions: (3, 7), turns: (8, 18) }
+        Self { sessions: (3, 12), turns: (8, 18) }
     }
 }
 

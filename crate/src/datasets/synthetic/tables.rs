@@ -2,7 +2,7 @@
 //! their split: of each group of wordings and each list of values a fifth, chosen by a hash of
 //! the item, is kept for the test split.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use super::Split;
@@ -124,6 +124,8 @@ pub(super) struct Tables {
     pub(super) talk: BTreeMap<&'static str, Divided<&'static str>>,
     /// Two facts in one sentence, by their two relations.
     pub(super) combos: Vec<Combo>,
+    /// English words of any kind, none of which is a value of the test split.
+    pub(super) words: Vec<&'static str>,
 }
 
 /// Sentences that state something of two relations.
@@ -138,8 +140,12 @@ impl Tables {
     pub(super) fn get() -> &'static Self {
         static TABLES: OnceLock<Tables> = OnceLock::new();
         TABLES.get_or_init(|| {
-            let relations =
-                [include_str!("relations.txt"), include_str!("tastes.txt"), include_str!("events.txt")];
+            let relations = [
+                include_str!("relations.txt"),
+                include_str!("tastes.txt"),
+                include_str!("events.txt"),
+                include_str!("everyday.txt"),
+            ];
             match Self::parse(&relations, include_str!("values.txt"), include_str!("talk.txt")) {
                 Ok(tables) => tables,
                 Err(error) => panic!("the tables of the synthetic dialogues: {error}"),
@@ -153,7 +159,16 @@ impl Tables {
             parsed.extend(parse_relations(file)?);
         }
         let combos = parse_combos(include_str!("combos.txt"), &parsed)?;
-        Ok(Self { relations: parsed, pools: parse_pools(values)?, talk: parse_talk(talk)?, combos })
+        let pools = parse_pools(values)?;
+        let kept: BTreeSet<String> = pools
+            .values()
+            .flat_map(|pool| pool.values.of(Split::Test).iter().filter(|_| !pool.closed))
+            .flat_map(|value| value.split([' ', '-', '\'']))
+            .map(str::to_lowercase)
+            .collect();
+        let words = lines(include_str!("words.txt")).flat_map(|line| line.split(' '));
+        let words = words.filter(|word| !kept.contains(&word.to_lowercase())).collect();
+        Ok(Self { relations: parsed, pools, talk: parse_talk(talk)?, combos, words })
     }
 
     /// One phrase of a kind of talk.

@@ -9,7 +9,9 @@ use crate::random::Random;
 const INVENTED: f64 = 0.3;
 /// How often a training value has one of its words replaced by one that nobody has heard: what
 /// a sentence says about its value must come from the sentence, and the value be copied.
-const GARBLED: f64 = 0.45;
+const GARBLED: f64 = 0.5;
+/// How often that is an English word from the dictionary, and not a spliced one.
+const ENGLISH: f64 = 0.5;
 
 const ONSETS: &str = "b|br|c|ch|d|dr|f|fl|g|gr|h|j|k|kr|l|m|n|p|pr|r|s|sh|sk|st|t|th|tr|v|w|y|z";
 const VOWELS: &str = "a|e|i|o|u|a|e|i|o|ai|ea|ou|ia";
@@ -32,13 +34,20 @@ pub(super) fn draw(pool: &str, split: Split, random: &mut Random) -> String {
     value
 }
 
-/// The value with one word spliced of two training words: `Lisbon` and `Madrid` give `Lisdrid`.
+/// The value with another word in it: any English one, or one spliced of two training words
+/// (`Lisbon` and `Madrid` give `Lisdrid`).
 fn garble(value: &str, random: &mut Random) -> String {
     let words: Vec<&str> = value.split(' ').collect();
     let long: Vec<usize> = (0..words.len())
         .filter(|place| words[*place].len() > 2 && words[*place].chars().all(|c| c.is_ascii_alphabetic()))
         .collect();
     let Some(place) = random.pick(&long).copied() else { return value.to_owned() };
+    if random.chance(ENGLISH) {
+        let word = random.pick(&Tables::get().words).map_or(value, |word| word);
+        let capital = words[place].starts_with(|c: char| c.is_uppercase());
+        let word = if capital { super::wording::capitalise(word) } else { word.to_lowercase() };
+        return replaced(value, &words, place, word);
+    }
     let pools: Vec<&Pool> = Tables::get().pools.values().filter(|pool| !pool.closed).collect();
     let mut part = || -> Option<&'static str> {
         let pool = random.pick(&pools)?;
@@ -52,14 +61,15 @@ fn garble(value: &str, random: &mut Random) -> String {
         format!("{}{}", &head[..until.min(head.len())], &tail[from.min(tail.len())..]).to_lowercase();
     let capital = words[place].starts_with(|c: char| c.is_uppercase());
     let spliced = if capital { super::wording::capitalise(&spliced) } else { spliced };
-    if spliced.len() < 3 {
-        return value.to_owned();
-    }
-    let mut words: Vec<String> = words.into_iter().map(str::to_owned).collect();
-    words[place] = spliced;
-    let garbled = words.join(" ");
-    // What the test split says stays unsaid here.
-    if is_listed(&garbled) || hash(&garbled).is_multiple_of(5) { value.to_owned() } else { garbled }
+    if spliced.len() < 3 { value.to_owned() } else { replaced(value, &words, place, spliced) }
+}
+
+/// The value with another word in a place, unless that is what the test split says.
+fn replaced(value: &str, words: &[&str], place: usize, word: String) -> String {
+    let mut words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+    words[place] = word;
+    let replaced = words.join(" ");
+    if is_listed(&replaced) || hash(&replaced).is_multiple_of(5) { value.to_owned() } else { replaced }
 }
 
 /// A made-up value; one in five belongs to the test split, by its hash.

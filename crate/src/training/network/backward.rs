@@ -1,6 +1,6 @@
 //! From the targets' coefficients back to the gradient of every parameter.
 
-use super::forward::{Activations, Batch, Workspace, room, sum_rows};
+use super::forward::{Activations, Batch, Tree, Workspace, room, sum_rows};
 use super::layout::Layout;
 use super::math::{Into, View, dot, matmul, rms_norm_backward, swiglu_backward, wide};
 
@@ -141,10 +141,10 @@ impl Workspace {
 
         let dmixed = room(&mut self.dmixed, n * query);
         linear.backward(gradient, at.output, [hidden, query], dx, &a.mixed, dmixed);
-        self.attention_backward(layout, &batch.lengths, a);
+        self.attention_backward(layout, &batch.trees, a);
         let mut dqkv = std::mem::take(&mut self.dqkv);
         let (qk, head) = (query + layout.key_width(), config.head_dim);
-        self.rotate_all(&mut dqkv, &batch.lengths, qkv_width, qk, head, -1.0);
+        self.rotate_all(&mut dqkv, &batch.trees, qkv_width, qk, head, -1.0);
         sum_rows(&mut gradient[at.qkv_bias..][..qkv_width], &dqkv);
         let dnormed = room(&mut self.dnormed, n * hidden);
         linear.backward(gradient, at.qkv, [qkv_width, hidden], &dqkv, &a.normed1, dnormed);
@@ -161,16 +161,17 @@ impl Workspace {
     }
 
     /// From `dmixed` to `dqkv`, whose queries and keys are still turned.
-    fn attention_backward(&mut self, layout: &Layout, lengths: &[usize], a: &Activations) {
+    fn attention_backward(&mut self, layout: &Layout, trees: &[Tree], a: &Activations) {
         let config = &layout.config;
         let (head, width, query) = (config.head_dim, layout.qkv_width(), layout.query_width());
         let group = config.num_attention_heads / config.num_key_value_heads;
-        let n: usize = lengths.iter().sum();
+        let n: usize = trees.iter().map(Tree::len).sum();
         let scale = 1.0 / (head as f32).sqrt();
         let dqkv = room(&mut self.dqkv, n * width);
         dqkv.fill(0.0);
         let (mut start, mut place) = (0, 0);
-        for &length in lengths {
+        for tree in trees {
+            let length = tree.len();
             let rows = &a.qkv[start * width..][..length * width];
             let drows = &mut dqkv[start * width..][..length * width];
             for h in 0..config.num_attention_heads {

@@ -1,5 +1,7 @@
 //! From tokens to losses.
 
+use std::ops::Range;
+
 use super::layout::Layout;
 use super::math::{Into, View, add_rows, argmax, matmul, rms_norm, rotate, softmax, swiglu, wide};
 use crate::error::{Error, Result};
@@ -15,13 +17,53 @@ pub struct Target {
     pub weight: f32,
 }
 
+/// Several sequences that begin alike: the tokens that they share stand once, before the rest of
+/// each. A branch reads the stem and itself, and stands at the positions behind the stem, as if
+/// it were alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tree {
+    /// How many tokens all branches share.
+    pub stem: usize,
+    /// How many tokens follow in each.
+    pub branches: Vec<usize>,
+}
+
+impl Tree {
+    /// How many tokens it has.
+    pub fn len(&self) -> usize {
+        self.stem + self.branches.iter().sum::<usize>()
+    }
+
+    /// Whether that is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The position of every token in its own sequence.
+    fn positions(&self) -> impl Iterator<Item = usize> + '_ {
+        let behind = |length: &usize| self.stem..self.stem + length;
+        (0..self.stem).chain(self.branches.iter().flat_map(behind))
+    }
+
+    /// For every token, the earlier ones that it does not see: the branches before its own.
+    fn unseen(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        let mut start = self.stem;
+        let branches = self.branches.iter().flat_map(move |&length| {
+            let unseen = self.stem..start;
+            start += length;
+            std::iter::repeat_n(unseen, length)
+        });
+        std::iter::repeat_n(0..0, self.stem).chain(branches)
+    }
+}
+
 /// Sequences one behind the other.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// All tokens.
     pub tokens: Vec<u32>,
-    /// How many of them each sequence has.
-    pub lengths: Vec<usize>,
+    /// How they divide.
+    pub trees: Vec<Tree>,
     /// What is to be predicted.
     pub targets: Vec<Target>,
 }
@@ -29,24 +71,30 @@ pub struct Batch {
 impl Batch {
     /// Appends a sequence; the rows of its targets count from its own start.
     pub fn push(&mut self, tokens: &[u32], targets: impl IntoIterator<Item = Target>) {
+        self.push_tree(tokens, Tree { stem: 0, branches: vec![tokens.len()] }, targets);
+    }
+
+    /// Appends sequences that begin alike; the rows of the targets count from the stem's start.
+    pub fn push_tree(&mut self, tokens: &[u32], tree: Tree, targets: impl IntoIterator<Item = Target>) {
         let start = self.tokens.len();
         self.tokens.extend_from_slice(tokens);
-        self.lengths.push(tokens.len());
+        self.trees.push(tree);
         self.targets.extend(targets.into_iter().map(|t| Target { row: t.row + start, ..t }));
     }
 
     /// Empties it, keeping its memory.
     pub fn clear(&mut self) {
         self.tokens.clear();
-        self.lengths.clear();
+        self.trees.clear();
         self.targets.clear();
     }
 
     pub(super) fn check(&self, layout: &Layout) -> Result<()> {
         let config = &layout.config;
         let known = |token: u32| (token as usize) < config.vocab_size;
-        let whole = self.lengths.iter().sum::<usize>() == self.tokens.len();
-        let fits = self.lengths.iter().all(|&length| length <= config.max_position_embeddings);
+        let whole = self.trees.iter().map(Tree::len).sum::<usize>() == self.tokens.len();
+        let longest = |tree: &Tree| tree.stem + tree.branches.iter().max().copied().unwrap_or(0);
+        let fits = self.trees.iter().all(|tree| longest(tree) <= config.max_position_embeddings);
         let targets = self.targets.iter().all(|t| t.row < self.tokens.len() && known(t.token));
         if whole && fits && targets && self.tokens.iter().all(|&token| known(token)) {
             Ok(())
@@ -133,7 +181,7 @@ impl Workspace {
     pub(super) fn rotate_all(
         &self,
         qkv: &mut [f32],
-        lengths: &[usize],
+        trees: &[Tree],
         width: usize,
         qk: usize,
         head: usize,
@@ -143,7 +191,7 @@ impl Workspace {
         wide(
             #[inline(always)]
             || {
-                let positions = lengths.iter().flat_map(|&length| 0..length);
+                let positions = trees.iter().flat_map(Tree::positions);
                 for (row, position) in qkv.chunks_exact_mut(width).zip(positions) {
                     let at = position * half..(position + 1) * half;
                     rotate(&mut row[..qk], head, &self.cos[at.clone()], &self.sin[at], sign);
@@ -202,8 +250,8 @@ impl Workspace {
         let input = View::new(&a.normed1, n, hidden);
         matmul(qkv, qkv_width, Into::Add, 1.0, input, weight(at.qkv, qkv_width, hidden).t());
         let (qk, head) = (query + layout.key_width(), config.head_dim);
-        self.rotate_all(qkv, &batch.lengths, qkv_width, qk, head, 1.0);
-        attention(layout, &batch.lengths, a);
+        self.rotate_all(qkv, &batch.trees, qkv_width, qk, head, 1.0);
+        attention(layout, &batch.trees, a);
 
         let middle = room(&mut a.middle, n * hidden);
         middle.copy_from_slice(&a.x);
@@ -252,17 +300,18 @@ impl Workspace {
     }
 }
 
-/// Causal attention within each sequence, head by head; keeps the probabilities.
-fn attention(layout: &Layout, lengths: &[usize], a: &mut Activations) {
+/// Causal attention within each branch and its stem, head by head; keeps the probabilities.
+fn attention(layout: &Layout, trees: &[Tree], a: &mut Activations) {
     let config = &layout.config;
     let (head, width, query) = (config.head_dim, layout.qkv_width(), layout.query_width());
     let group = config.num_attention_heads / config.num_key_value_heads;
-    let n: usize = lengths.iter().sum();
-    let scores = lengths.iter().map(|length| length * length).sum::<usize>() * config.num_attention_heads;
+    let n: usize = trees.iter().map(Tree::len).sum();
+    let scores = trees.iter().map(|tree| tree.len().pow(2)).sum::<usize>() * config.num_attention_heads;
     let (mixed, probabilities) = (room(&mut a.mixed, n * query), room(&mut a.attention, scores));
     let scale = 1.0 / (head as f32).sqrt();
     let (mut start, mut place) = (0, 0);
-    for &length in lengths {
+    for tree in trees {
+        let length = tree.len();
         let rows = &a.qkv[start * width..][..length * width];
         for h in 0..config.num_attention_heads {
             let (key, value) = (query + h / group * head, query + layout.key_width() + h / group * head);
@@ -273,9 +322,11 @@ fn attention(layout: &Layout, lengths: &[usize], a: &mut Activations) {
             wide(
                 #[inline(always)]
                 || {
-                    for (i, row) in p.chunks_exact_mut(length).enumerate() {
+                    for ((i, row), unseen) in p.chunks_exact_mut(length).enumerate().zip(tree.unseen()) {
                         let (seen, future) = row.split_at_mut(i + 1);
+                        seen[unseen.clone()].fill(f32::MIN);
                         softmax(seen);
+                        seen[unseen].fill(0.0);
                         future.fill(0.0);
                     }
                 },

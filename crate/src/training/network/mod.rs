@@ -12,7 +12,7 @@ mod forward;
 mod layout;
 mod math;
 
-pub use forward::{Batch, Losses, Target, Workspace};
+pub use forward::{Batch, Losses, Target, Tree, Workspace};
 pub use layout::{Layout, NamedTensor};
 
 #[cfg(test)]
@@ -108,6 +108,44 @@ mod tests {
         let (together, alone) = (logprobs(&whole), logprobs(&last));
         for (a, b) in together[together.len() - alone.len()..].iter().zip(&alone) {
             assert!((a - b).abs() < 1e-5, "{a} {b}");
+        }
+    }
+
+    /// Branches that share a stem give what each gives alone behind it, and the gradient is the sum.
+    #[test]
+    fn a_branch_reads_its_stem_and_itself() {
+        let layout = tiny();
+        let mut random = Random::new(9, &[]);
+        let mut parameters = layout.initialize(4);
+        for p in &mut parameters {
+            *p += (random.normal() * 0.3) as f32;
+        }
+        let mut tokens = |count: usize| (0..count).map(|_| random.below(23) as u32).collect::<Vec<_>>();
+        let (stem, branches) = (tokens(6), [tokens(4), tokens(1), tokens(7)]);
+        let target = |row: usize| Target { row, token: (row * 7 % 23) as u32, weight: 1.0 };
+        let (mut shared, mut apart) = (Batch::default(), Batch::default());
+        let mut all = stem.clone();
+        let mut targets = Vec::new();
+        for branch in &branches {
+            let own = (0..branch.len()).map(|i| target(stem.len() + i));
+            targets.extend(own.clone().map(|t| Target { row: t.row + all.len() - stem.len(), ..t }));
+            apart.push(&[&stem[..], branch].concat(), own);
+            all.extend(branch);
+        }
+        let lengths = branches.iter().map(Vec::len).collect();
+        shared.push_tree(&all, Tree { stem: stem.len(), branches: lengths }, targets);
+        let run = |batch: &Batch| {
+            let mut workspace = Workspace::default();
+            let mut gradient = vec![0.0; layout.len()];
+            let losses = workspace.forward(&layout, &parameters, batch).unwrap();
+            let weights = vec![1.0; batch.targets.len()];
+            workspace.backward(&layout, &parameters, batch, &weights, &mut gradient);
+            (losses.logprobs, gradient)
+        };
+        let ((a, da), (b, db)) = (run(&shared), run(&apart));
+        assert_eq!(a.len(), 12);
+        for (a, b) in a.iter().zip(&b).chain(da.iter().zip(&db)) {
+            assert!((a - b).abs() < 1e-4 * (1.0 + b.abs()), "{a} {b}");
         }
     }
 
