@@ -21,6 +21,8 @@ function nanoUrl(name: string): URL | undefined {
       return new URL("../models/nano/tokenizer.json", import.meta.url);
     case "tokenizer_config.json":
       return new URL("../models/nano/tokenizer_config.json", import.meta.url);
+    case "lexicon.txt":
+      return new URL("../models/nano/lexicon.txt", import.meta.url);
     case "model.safetensors":
       return new URL("../models/nano/model.safetensors", import.meta.url);
     default:
@@ -29,7 +31,7 @@ function nanoUrl(name: string): URL | undefined {
 }
 
 /** What the engine reads; licences and the like stay where they are. */
-const READ = /\.safetensors$|\.jinja$|config\.json$|tokenizer\.json$/;
+const READ = /\.safetensors$|\.jinja$|config\.json$|tokenizer\.json$|lexicon\.txt$/;
 
 interface Listed {
   name: string;

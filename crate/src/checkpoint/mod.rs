@@ -22,9 +22,11 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 pub const CONFIG: &str = "config.json";
 /// `model.safetensors`
 pub const WEIGHTS: &str = "model.safetensors";
+/// `lexicon.txt`: the words that a model may write though its prompt has them not.
+pub const LEXICON: &str = "lexicon.txt";
 /// What else of a model folder belongs into a bundle, where it is there.
-pub const COMPANIONS: [&str; 4] =
-    ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
+pub const COMPANIONS: [&str; 5] =
+    ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", LEXICON];
 
 /// 64 hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {

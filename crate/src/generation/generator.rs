@@ -11,7 +11,7 @@ use super::constraint::{Constraint, Step};
 use super::sampler::choose;
 use super::{
     Bitset, Cancel, ChatMessage, ChatTemplate, DecodeStream, FinishReason, Generation, LanguageModel,
-    ModelInfo, Part, PromptFamily, Request, Tokenizer,
+    Lexicon, ModelInfo, Part, PromptFamily, Request, Tokenizer,
 };
 use crate::checkpoint::{self, Files, Manifest, SelfCheck};
 use crate::error::{Error, ErrorCode, Result};
@@ -36,6 +36,7 @@ pub struct LocalModel<B: Kernels> {
     template: ChatTemplate,
     info: ModelInfo,
     manifest: Option<Manifest>,
+    lexicon: Option<Lexicon>,
     turn: Turn,
 }
 
@@ -56,7 +57,10 @@ impl<B: Kernels> LocalModel<B> {
         })?;
         let template = ChatTemplate::new(file("tokenizer_config.json"), jinja)?;
         let info = info(manifest.as_ref(), checkpoint::fingerprint(files), &decoder)?;
-        Self::new(decoder, Arc::new(tokenizer), template, info, manifest, turn)
+        let lexicon = file(checkpoint::LEXICON).map(|text| Lexicon::parse(&String::from_utf8_lossy(text)));
+        let lexicon = lexicon.filter(|lexicon| *lexicon != Lexicon::default());
+        let model = Self::new(decoder, Arc::new(tokenizer), template, info, manifest, turn)?;
+        Ok(Self { lexicon, ..model })
     }
 
     /// Puts a model together from its parts.
@@ -75,7 +79,7 @@ impl<B: Kernels> LocalModel<B> {
                 format!("the tokenizer has {known} tokens, the model {width}: they do not belong together"),
             ));
         }
-        Ok(Self { decoder, tokenizer, template, info, manifest, turn })
+        Ok(Self { decoder, tokenizer, template, info, manifest, lexicon: None, turn })
     }
 
     /// What the bundle says of itself; none of a folder without a manifest.
@@ -340,7 +344,9 @@ impl<B: Kernels> LanguageModel for LocalModel<B> {
         let Some(grammar) = &request.grammar else {
             return self.generate_freely(request, (prompt, room), cancel, on_text).await;
         };
-        let constraint = match Constraint::new(&self.tokenizer, grammar, room) {
+        let said = request.messages.iter().filter(|message| message.role != "system");
+        let words = self.lexicon.as_ref().map(|own| own.beside(said.map(|message| &*message.content)));
+        let constraint = match Constraint::with_words(&self.tokenizer, grammar, words, room) {
             // It was the context that cut the budget, not the caller.
             Err(error) if error.code() == ErrorCode::InvalidArgument && room < request.max_new_tokens => {
                 return Err(overflow(prompt.len(), self.info.context_length).with_source(error));

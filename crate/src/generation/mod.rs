@@ -5,6 +5,7 @@ mod constraint;
 mod generator;
 mod grammar;
 mod language_model;
+mod lexicon;
 mod sampler;
 mod tokenizer;
 
@@ -19,5 +20,6 @@ pub use language_model::{
     Cancel, ChatMessage, FinishReason, Generation, LanguageModel, ModelInfo, Part, PromptFamily, Request,
     Sampling,
 };
+pub use lexicon::Lexicon;
 pub use sampler::{Choice, choose};
 pub use tokenizer::{DecodeStream, Segment, Tokenizer};

@@ -19,13 +19,15 @@ pub const SPECIAL_TOKENS: [&str; 5] = [PAD, END, "<|system|>", "<|user|>", "<|as
 pub const CHAT_TEMPLATE: &str =
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>";
 
-/// The two files of a tokenizer in Hugging Face's layout.
+/// The two files of a tokenizer in Hugging Face's layout, and the words that belong to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenizerFiles {
     /// `tokenizer.json`.
     pub tokenizer: String,
     /// `tokenizer_config.json`.
     pub config: String,
+    /// `lexicon.txt`; empty until it is learned.
+    pub lexicon: String,
 }
 
 impl TokenizerFiles {
@@ -59,13 +61,14 @@ impl TokenizerFiles {
             )));
         }
         let tokenizer = tokenizer.to_string(true).map_err(failed)?;
-        Ok(Self { tokenizer, config: config(context_length) })
+        Ok(Self { tokenizer, config: config(context_length), lexicon: String::new() })
     }
 
     /// Reads both files of a folder.
     pub fn load(folder: &Path) -> Result<Self> {
         let read = |name: &str| super::run_folder::read_text(&folder.join(name));
-        Ok(Self { tokenizer: read("tokenizer.json")?, config: read("tokenizer_config.json")? })
+        let (tokenizer, config) = (read("tokenizer.json")?, read("tokenizer_config.json")?);
+        Ok(Self { tokenizer, config, lexicon: String::new() })
     }
 }
 

@@ -25,7 +25,7 @@ use super::adamw::Moments;
 use super::bpe::TokenizerFiles;
 use super::config::SftConfig;
 use super::network::Layout;
-use crate::checkpoint::Files;
+use crate::checkpoint::{Files, LEXICON};
 use crate::error::{Error, ErrorCode, Result};
 
 /// What a run is made of between two steps.
@@ -222,7 +222,8 @@ fn write_model(folder: &Path, layout: &Layout, tokenizer: &TokenizerFiles, param
     write(&folder.join("model.safetensors"), &tensors(views)?)?;
     write(&folder.join("config.json"), layout.config.to_json().as_bytes())?;
     write(&folder.join("tokenizer.json"), tokenizer.tokenizer.as_bytes())?;
-    write(&folder.join("tokenizer_config.json"), tokenizer.config.as_bytes())
+    write(&folder.join("tokenizer_config.json"), tokenizer.config.as_bytes())?;
+    write(&folder.join(LEXICON), tokenizer.lexicon.as_bytes())
 }
 
 fn tensors<'a>(values: impl IntoIterator<Item = (String, Vec<usize>, &'a [f32])>) -> Result<Vec<u8>> {

@@ -19,10 +19,12 @@ use super::run_folder::{RunFolder, TrainerState};
 use super::trainer::{Prediction, StepReport, Tally, Trainer};
 use crate::datasets::synthetic;
 use crate::error::{Error, Result};
-use crate::generation::{Cancel, ChatTemplate, Tokenizer};
+use crate::generation::{Cancel, ChatTemplate, Lexicon, Tokenizer};
 
 /// How many cases the vocabulary is trained on.
 const VOCABULARY_CASES: usize = 30_000;
+/// How many cases the lexicon is learned from.
+const LEXICON_CASES: usize = 100_000;
 /// How many completions a validation writes down.
 const SAMPLES: usize = 12;
 
@@ -92,7 +94,8 @@ fn prepare(
             training.iter().flatten().take(VOCABULARY_CASES).flat_map(Case::texts).collect();
         TokenizerFiles::train(&texts, config.model.vocab_size, context)
     };
-    let files = files.map_or_else(train_vocabulary, Ok)?;
+    let mut files = files.map_or_else(train_vocabulary, Ok)?;
+    files.lexicon = learn_lexicon(training.iter().flatten().take(LEXICON_CASES)).to_text();
     let tokenizer =
         Arc::new(Tokenizer::from_bytes(files.tokenizer.as_bytes(), Some(files.config.as_bytes()), None)?);
     let template = ChatTemplate::new(Some(files.config.as_bytes()), None)?;
@@ -113,6 +116,20 @@ fn prepare(
     }
     info!(left_out, seconds = started.elapsed().as_secs_f64(), "examples are ready");
     Ok((examples, held_out, NanoTokenizer { files, tokenizer }))
+}
+
+/// The words that completions say and their prompts do not.
+fn learn_lexicon<'a>(cases: impl Iterator<Item = &'a Case>) -> Lexicon {
+    let pairs: Vec<(&str, Vec<String>)> = cases
+        .map(|case| {
+            let prompt = case.messages.last().map_or("", |message| &message.content);
+            let completion: Value = serde_json::from_str(&case.completion).unwrap_or_default();
+            let strings = ["text", "answer"].into_iter().map(|name| &completion[name]);
+            let facts = completion["facts"].as_array().into_iter().flatten();
+            (prompt, strings.chain(facts).filter_map(|text| text.as_str().map(str::to_owned)).collect())
+        })
+        .collect();
+    Lexicon::learn(pairs.iter().flat_map(|(prompt, texts)| texts.iter().map(move |text| (*prompt, &**text))))
 }
 
 struct Run<'a> {

@@ -1,6 +1,7 @@
 //! The three grammars as automata over bytes. A state says all that matters for what may follow.
 
 use super::super::Grammar;
+use super::super::lexicon::{LONGEST_WORD, Words};
 use crate::error::{Error, Result};
 
 /// The most memories that an answer may choose from.
@@ -139,6 +140,9 @@ pub(crate) struct State {
     facts_left: u16,
     /// Ids already named by an answer.
     used: [u64; MAX_SHOWN / 64],
+    /// Where in a word of a string, and whether that must go on: see [`Words`].
+    word: u32,
+    word_is_open: bool,
 }
 
 /// What a byte is part of.
@@ -185,7 +189,9 @@ impl State {
     }
 
     pub(crate) fn is_closable_text(&self) -> bool {
-        matches!(self.phase, Phase::Text(Text { missing: 0, escaped: false, filled: true, .. }))
+        let closable =
+            matches!(self.phase, Phase::Text(Text { missing: 0, escaped: false, filled: true, .. }));
+        closable && !self.word_is_open
     }
 
     /// What the next byte would be part of.
@@ -214,11 +220,13 @@ pub(crate) struct Automaton {
     shown: u16,
     /// A space and the candidate's line, by id.
     lines: Vec<Vec<u8>>,
+    /// The words of strings, where they are not free.
+    words: Option<Words>,
 }
 
 impl Automaton {
     /// `keep` says which text the tokenizer can spell; what it cannot becomes `?` in a line.
-    pub(crate) fn new(grammar: &Grammar, keep: impl Fn(&str) -> bool) -> Result<Self> {
+    pub(crate) fn new(grammar: &Grammar, words: Option<Words>, keep: impl Fn(&str) -> bool) -> Result<Self> {
         let (text, shown, facts_left, lines) = match grammar {
             Grammar::Facts { max_facts } => {
                 (Literal::FactsOpen, 0, (*max_facts).min(u16::MAX as usize), Vec::new())
@@ -235,8 +243,14 @@ impl Automaton {
             )));
         }
         let phase = Phase::Fixed { text, at: 0 };
-        let start = State { phase, facts_left: facts_left as u16, used: [0; MAX_SHOWN / 64] };
-        Ok(Self { start, shown: shown as u16, lines })
+        let start = State {
+            phase,
+            facts_left: facts_left as u16,
+            used: [0; MAX_SHOWN / 64],
+            word: 0,
+            word_is_open: false,
+        };
+        Ok(Self { start, shown: shown as u16, lines, words })
     }
 
     pub(crate) fn start(&self) -> State {
@@ -246,6 +260,16 @@ impl Automaton {
     /// More tokens than the shortest completion needs from any state (no token is empty).
     pub(crate) fn slack(&self) -> usize {
         64 + self.lines.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
+    /// Whether strings may use any word.
+    pub(crate) fn is_free_text(&self) -> bool {
+        self.words.is_none()
+    }
+
+    /// The most bytes that end a word.
+    pub(crate) fn longest_word(&self) -> usize {
+        if self.is_free_text() { 0 } else { LONGEST_WORD }
     }
 
     fn is_free(&self, state: &State, id: u16) -> bool {
@@ -315,7 +339,12 @@ impl Automaton {
                     state.go(Phase::ListNext { of_ids: true })
                 }
             }
-            Phase::Text(text) => step_text(state, text, byte),
+            Phase::Text(text) => {
+                let next = step_text(state, text, byte)?;
+                let Some(words) = &self.words else { return Some(next) };
+                let word = words.step(state.word, byte)?;
+                Some(State { word, word_is_open: words.is_open(word), ..next })
+            }
             Phase::End => None,
         }
     }
@@ -399,10 +428,11 @@ impl Automaton {
                 let mut allowed = b"\"0123456789".iter().filter(|byte| self.step(state, **byte).is_some());
                 *allowed.next().unwrap_or(&b'"')
             }
-            Phase::Text(text) => match text {
-                Text { missing: 0, escaped: true, .. } => b'\\',
-                Text { missing: 0, filled: true, .. } => b'"',
-                Text { missing: 0, .. } => b'?',
+            Phase::Text(text) => match (text, &self.words) {
+                (_, Some(words)) if state.word_is_open => words.way_out(state.word),
+                (Text { missing: 0, escaped: true, .. }, _) => b'\\',
+                (Text { missing: 0, filled: true, .. }, _) => b'"',
+                (Text { missing: 0, .. }, _) => b'?',
                 // A continuation byte that leads to a printable character.
                 _ => (0x80..=0xBF)
                     .rev()

@@ -28,6 +28,7 @@ pub use completion::{Answer, Decision, facts_json, parse_answer, parse_decision,
 pub use target::{TargetToken, encode_target};
 pub use trie::{Bitset, TokenTrie};
 
+use super::lexicon::Words;
 use super::tokenizer::{DecodeStream, Tokenizer};
 use super::{Grammar, MAX_ANSWER_TOKENS, MAX_TEXT_TOKENS, Part};
 use crate::error::{Error, ErrorCode, Result};
@@ -68,10 +69,22 @@ impl Constraint {
     /// A completion of at most `max_new_tokens`. Fewer than the shortest one needs is
     /// `INVALID_ARGUMENT`; a vocabulary that cannot spell the grammar is `MODEL_UNSUPPORTED`.
     pub fn new(tokenizer: &Arc<Tokenizer>, grammar: &Grammar, max_new_tokens: usize) -> Result<Self> {
+        Self::with_words(tokenizer, grammar, None, max_new_tokens)
+    }
+
+    /// The same, with strings of these words only. A vocabulary that cannot spell every text has
+    /// them free: it could get stuck within a word.
+    pub(crate) fn with_words(
+        tokenizer: &Arc<Tokenizer>,
+        grammar: &Grammar,
+        words: Option<Words>,
+        max_new_tokens: usize,
+    ) -> Result<Self> {
+        let words = words.filter(|_| tokenizer.trie().spells_all_text());
         let spells = |text: &str| {
             tokenizer.trie().spells_all_text() || tokenizer.encode_exact(text.as_bytes()).is_some()
         };
-        let automaton = Automaton::new(grammar, spells)?;
+        let automaton = Automaton::new(grammar, words, spells)?;
         let string_limit = match grammar {
             Grammar::Answer { .. } => MAX_ANSWER_TOKENS,
             Grammar::Facts { .. } | Grammar::Decision { .. } => MAX_TEXT_TOKENS,
@@ -244,16 +257,18 @@ impl Constraint {
             (self.state, Arc::clone(&self.tokenizer), Arc::clone(&self.automaton));
         let trie = tokenizer.trie();
         let step = |state: &State, byte: u8| automaton.step(state, byte);
-        let slack = if state.is_text() { TEXT_SLACK } else { automaton.slack() };
+        let text_slack = TEXT_SLACK + automaton.longest_word();
+        let slack = if state.is_text() { text_slack } else { automaton.slack() };
         let string_left = self.string_limit.saturating_sub(self.string_tokens);
-        let is_roomy = self.remaining > slack && (!state.is_text() || string_left > TEXT_SLACK);
+        let is_roomy = self.remaining > slack && (!state.is_text() || string_left > text_slack);
         let mut allowed = Bitset::new(trie.vocabulary_size());
         if is_roomy && self.spells_all() && !state.is_event_start() {
             let find = || {
                 trie.walk(state, step, |ids, _| allowed.extend(ids));
                 allowed
             };
-            return if state.is_plain_text() { tokenizer.mask(&state, find) } else { Arc::new(find()) };
+            let is_common = state.is_plain_text() && automaton.is_free_text();
+            return if is_common { tokenizer.mask(&state, find) } else { Arc::new(find()) };
         }
         let left = self.remaining.saturating_sub(1);
         // One spelling for each event, so that its token's probability is the event's.
@@ -272,7 +287,7 @@ impl Constraint {
 
     /// Whether a string that has taken one token more can still be brought to a good end.
     fn finishes_within(&self, state: &State, string_left: usize) -> bool {
-        if string_left > TEXT_SLACK {
+        if string_left > TEXT_SLACK + self.automaton.longest_word() {
             return true;
         }
         let bytes = self.automaton.finishing(state);
