@@ -190,8 +190,17 @@ function theme(next: string | null): void {
   if (next) document.documentElement.dataset.theme = next;
 }
 
+/** What a visit leaves for the next one; nothing where the browser denies storage by throwing. */
+function stored<T>(use: (storage: Storage) => T): T | null {
+  try {
+    return use(localStorage);
+  } catch {
+    return null;
+  }
+}
+
 function wire(): void {
-  theme(query.get("theme") ?? localStorage.getItem("theme"));
+  theme(query.get("theme") ?? stored((storage) => storage.getItem("theme")));
   byId("form").addEventListener("submit", (event) => {
     event.preventDefault();
     submit(false);
@@ -223,7 +232,7 @@ function wire(): void {
   onMenu("theme", () => {
     const dark = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
     const next = (document.documentElement.dataset.theme ?? dark) === "dark" ? "light" : "dark";
-    localStorage.setItem("theme", next);
+    stored((storage) => storage.setItem("theme", next));
     theme(next);
   });
   const confirm = byId<HTMLDialogElement>("confirm");
