@@ -1,6 +1,6 @@
 // What goes wrong, on purpose.
 import { expect, test } from "@playwright/test";
-import { open, rawDatabase } from "./page.mjs";
+import { events, open, rawDatabase } from "./page.mjs";
 
 const scope = { userId: "faults" };
 
@@ -283,13 +283,9 @@ test("killing the tab at twenty moments of an add loses nothing acknowledged and
     await pending;
     page = await context.newPage();
     await open(page);
-    const lines = (await page.evaluate(() => window.memory.export()))
-      .trim()
-      .split("\n")
-      .map((line) => JSON.parse(line));
-    const events = lines.filter((line) => line.seq !== undefined);
-    expect(events.map((event) => event.seq)).toEqual(events.map((_, index) => index + 1));
-    const texts = events.map((event) => event.after?.text ?? "");
+    const journal = await events(page);
+    expect(journal.map((event) => event.seq)).toEqual(journal.map((_, index) => index + 1));
+    const texts = journal.map((event) => event.after?.text ?? "");
     for (const text of acknowledged) expect(texts).toContain(text);
   }
 });

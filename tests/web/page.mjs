@@ -10,6 +10,20 @@ export async function open(page, query = "") {
   return problems;
 }
 
+/**
+ * Runs `script`, which must not use anything around it, before all else in every worker of the
+ * page; Playwright's `addInitScript` does not reach them. To be called before `open`.
+ */
+export async function inWorkers(page, script) {
+  await page.route(/\/assets\/worker-[^/]+\.js$/, async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({
+      contentType: "text/javascript",
+      body: `(${script})();\n${await response.text()}`,
+    });
+  });
+}
+
 async function submitted(page, text, button, list, timeout) {
   const before = await list.count();
   await page.getByLabel("Message", { exact: true }).fill(text);
@@ -40,6 +54,37 @@ export async function ask(page, text, timeout = 120_000) {
 /** The texts of the bank, as the page shows them. */
 export function bank(page) {
   return page.locator(".memory-text").allTextContents();
+}
+
+/** Adds texts as they are, all at once; `[text, "kept" or the error's code]` for each. */
+export function addAsIs(page, texts, scope) {
+  return page.evaluate(
+    ({ texts, scope }) =>
+      Promise.all(
+        texts.map((text) =>
+          window.memory.add(text, { ...scope, infer: false }).then(
+            () => [text, "kept"],
+            (error) => [text, error.code ?? error.name],
+          ),
+        ),
+      ),
+    { texts, scope },
+  );
+}
+
+/** The texts of a scope's bank. */
+export async function texts(page, scope) {
+  const { results } = await page.evaluate(
+    (scope) => window.memory.getAll({ filters: scope, topK: 1000 }),
+    scope,
+  );
+  return results.map((one) => one.memory);
+}
+
+/** The events of the journal, from an export of all. */
+export async function events(page) {
+  const lines = (await page.evaluate(() => window.memory.export())).trim().split("\n");
+  return lines.map((line) => JSON.parse(line)).filter((line) => line.seq !== undefined);
 }
 
 /** Erases everything through the package. */
