@@ -25,7 +25,7 @@ help() {
 ./build.sh setup    install what is missing: the wasm target, wasm-bindgen, wasm-pack, Chromium, npm packages
 ./build.sh native   the command line: target/native/release/memory-r1
 ./build.sh wasm     the npm package in pkg/: WebAssembly and TypeScript
-./build.sh bench    sizes of what a page downloads, and latencies of nano
+./build.sh bench    sizes of what a page downloads, and latencies of nano in Node and in the page
 END
 }
 
@@ -56,7 +56,7 @@ cargo_tool() { # name, version, further arguments of `cargo install`
 
 setup() {
   has cargo || fail "missing: Rust 1.95 or newer; get it from rustup"
-  has node || fail "missing: Node.js 20 or newer"
+  has node || fail "missing: Node.js 20.19 or newer"
   debian_packages
   if has rustup && ! rustup target list --installed | grep -q '^wasm32-unknown-unknown$'; then
     say "adding the wasm32 target"
@@ -163,8 +163,10 @@ bench() {
   setup
   native
   wasm
+  page
   node tests/size.mjs
   npm run --silent bench --workspace tests
+  npm run --silent bench:page --workspace tests
 }
 
 case "${1:-help}" in

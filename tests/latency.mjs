@@ -1,4 +1,4 @@
-// Latencies of nano on this machine, through the npm package on Node's CPU: one line a measure.
+// Latencies of nano on this machine, through the npm package on Node's CPU, as a line of JSON.
 import { MemoryR1 } from "memory-r1";
 
 const started = performance.now();
