@@ -312,7 +312,7 @@ export interface Info {
 
 /** Options of {@link MemoryR1.create}. */
 export interface CreateOptions extends Cancellable {
-  /** `"nano"` (bundled), the URL of a bundle's folder, its files, or `owner/name` on Hugging Face. */
+  /** `"nano"` (bundled), the URL of a bundle's folder, its files, or a bundle's `owner/name` on Hugging Face. */
   model?: string | URL | Iterable<File> | undefined;
   /** `"lexical"` (BM25) is the only one so far. */
   embedder?: "lexical" | undefined;
