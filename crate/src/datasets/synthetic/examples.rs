@@ -23,6 +23,8 @@ pub struct GoldMemory {
     pub observed: Timestamp,
     /// Whose it is.
     pub speaker: String,
+    /// The kind of thing that it is about, a name of the tables.
+    pub relation: String,
 }
 
 /// One decision of a perfect manager.
@@ -88,6 +90,7 @@ pub(super) fn apply(bank: &mut Vec<GoldMemory>, fact: &GoldFact, speaker: &str, 
             text: text.clone(),
             observed: at,
             speaker: speaker.to_owned(),
+            relation: fact.relation.clone(),
         }),
         (OperationKind::Update, Some(i), Some(text)) => {
             bank[i].text.clone_from(text);

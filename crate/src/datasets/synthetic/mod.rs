@@ -7,6 +7,7 @@
 mod cases;
 mod dialogue;
 mod examples;
+mod lookalikes;
 mod questions;
 mod tables;
 mod times;

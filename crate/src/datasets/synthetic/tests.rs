@@ -212,11 +212,37 @@ fn cases_hold_their_target_and_are_balanced() {
     for case in &cases {
         let accept = &case.accept[0];
         *counts.entry(&accept.op).or_default() += 1;
-        assert!(case.memories.len() >= 5, "{}", case.id);
+        assert!((5..=8).contains(&case.memories.len()), "{}", case.id);
         let found = case.memories.iter().any(|memory| Some(&memory.id) == accept.target.as_ref());
         assert_eq!(found, matches!(accept.op.as_str(), "UPDATE" | "DELETE"), "{}", case.id);
+        let ids: BTreeSet<&str> = case.memories.iter().map(|memory| memory.id.as_str()).collect();
+        assert_eq!(ids.len(), case.memories.len(), "{}", case.id);
+        assert_eq!(case.relation.is_empty(), case.id.starts_with("talk"), "{}", case.id);
     }
     assert_eq!(counts, [("ADD", 50), ("DELETE", 50), ("NOOP", 50), ("UPDATE", 50)].into());
+}
+
+#[test]
+fn every_second_target_has_a_lookalike_beside_it() {
+    for split in [Split::Train, Split::Test] {
+        let cases = ops_cases(1, 200, split);
+        for op in ["UPDATE", "DELETE"] {
+            let with = cases.iter().filter(|case| case.accept[0].op == op && case.lookalike).count();
+            assert_eq!(with, 25, "{op}");
+        }
+    }
+}
+
+/// Files of cases that say neither are still read, and nothing is written for them.
+#[test]
+fn a_case_may_leave_out_its_relation() {
+    let cases = ops_cases(1, 8, Split::Test);
+    for case in &cases {
+        let text = serde_json::to_string(case).unwrap();
+        assert_eq!(text.contains("\"relation\""), !case.relation.is_empty());
+        assert_eq!(text.contains("\"lookalike\""), case.lookalike);
+        assert_eq!(&serde_json::from_str::<OpsCase>(&text).unwrap(), case);
+    }
 }
 
 /// Prints conversations to read: `cargo test --release --lib reads_like_people -- --ignored --nocapture`.
