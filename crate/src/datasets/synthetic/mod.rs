@@ -9,6 +9,7 @@ mod dialogue;
 mod examples;
 mod lookalikes;
 mod questions;
+mod shapes;
 mod tables;
 mod times;
 mod values;
@@ -28,6 +29,7 @@ pub use examples::{
     Decision, GoldMemory, QuestionExample, SpokenTurn, TurnExample, final_memories, question_examples,
     turn_examples,
 };
+pub use shapes::{Count, Overlap, Shapes, Share, Variety, shapes};
 
 /// Which wordings, names and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

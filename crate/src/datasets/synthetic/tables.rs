@@ -50,9 +50,14 @@ impl<T: Copy> Divided<T> {
         self.train.is_empty()
     }
 
-    #[cfg(test)]
+    /// How many items there are in all.
     pub(super) fn len(&self) -> usize {
         self.train.len() + self.test.len()
+    }
+
+    /// How many of them are kept for the test split.
+    pub(super) fn kept(&self) -> usize {
+        self.test.len()
     }
 }
 
