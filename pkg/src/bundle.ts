@@ -23,6 +23,8 @@ function nanoUrl(name: string): URL | undefined {
       return new URL("../models/nano/tokenizer_config.json", import.meta.url);
     case "lexicon.txt":
       return new URL("../models/nano/lexicon.txt", import.meta.url);
+    case "word_vectors.safetensors":
+      return new URL("../models/nano/word_vectors.safetensors", import.meta.url);
     case "model.safetensors":
       return new URL("../models/nano/model.safetensors", import.meta.url);
     default:

@@ -67,9 +67,8 @@ test("an older version that another tab keeps open is STORE_BLOCKED, until that 
   expect(await texts(newer, scope)).toEqual(["Lives in Ghent", "Plays the banjo"]);
 });
 
-// Not so yet: a request that stands in line behind another one gets no event, and `open_database`
-// (crate/src/store/indexed_db.rs) waits for nothing but events, so that `create` never settles.
-test.fixme("a database that another tab waits to delete is STORE_BLOCKED, at every visit", async ({
+// A request that stands in line behind another one gets no event: a deadline ends the wait.
+test("a database that another tab waits to delete is STORE_BLOCKED, at every visit", async ({
   context,
 }) => {
   const page = await context.newPage();

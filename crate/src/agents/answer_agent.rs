@@ -12,7 +12,7 @@ use crate::error::{ErrorCode, Result};
 use crate::generation::{
     Cancel, Grammar, LanguageModel, MAX_ANSWER_TOKENS, Part, Request, Sampling, parse_answer,
 };
-use crate::retrieval::{Candidate as Found, for_question};
+use crate::retrieval::{Candidate as Found, Retriever};
 
 /// The most memories that the grammar of answers can name.
 const MAX_SHOWN: usize = 256;
@@ -57,12 +57,13 @@ pub struct Answered {
 #[derive(Clone)]
 pub struct AnswerAgent {
     model: Rc<dyn LanguageModel>,
+    retriever: Retriever,
 }
 
 impl AnswerAgent {
-    /// An agent that asks this model.
-    pub fn new(model: Rc<dyn LanguageModel>) -> Self {
-        Self { model }
+    /// An agent that asks this model, and is shown what the retriever finds.
+    pub fn new(model: Rc<dyn LanguageModel>, retriever: Retriever) -> Self {
+        Self { model, retriever }
     }
 
     /// The model that it asks.
@@ -119,7 +120,8 @@ impl AnswerAgent {
     ) -> Result<(String, Vec<usize>)> {
         let question = clean_content(question, "a question")?;
         let memories: Vec<&Memory> = memories.iter().collect();
-        let blocks = for_question(&memories, &question, self.model.info().candidates_per_speaker);
+        let most = self.model.info().candidates_per_speaker;
+        let blocks = self.retriever.for_question(&memories, &question, most);
         let candidates = SpeakerCandidates::of(&memories, &blocks);
         let answered = self.answer(&question, &candidates, sampling, cancel, on_text).await?;
         Ok((

@@ -11,7 +11,7 @@ use crate::error::{ErrorCode, Result};
 use crate::generation::{
     self, Cancel, Generation, Grammar, LanguageModel, MAX_TEXT_TOKENS, Part, Request, Sampling,
 };
-use crate::retrieval::for_fact;
+use crate::retrieval::Retriever;
 
 /// The longest decision: its text, and the rest of the object.
 const MOST_TOKENS: usize = MAX_TEXT_TOKENS + 48;
@@ -57,12 +57,13 @@ pub struct Decision {
 #[derive(Clone)]
 pub struct Manager {
     model: Rc<dyn LanguageModel>,
+    retriever: Retriever,
 }
 
 impl Manager {
-    /// A manager that asks this model.
-    pub fn new(model: Rc<dyn LanguageModel>) -> Self {
-        Self { model }
+    /// A manager that asks this model, and is shown what the retriever finds.
+    pub fn new(model: Rc<dyn LanguageModel>, retriever: Retriever) -> Self {
+        Self { model, retriever }
     }
 
     /// The model that it asks.
@@ -127,7 +128,7 @@ impl Manager {
         for fact in facts {
             cancel.check()?;
             let fact = clean_text(fact)?;
-            let shown = for_fact(&memories, &fact, "", self.model.info().manager_candidates);
+            let shown = self.retriever.for_fact(&memories, &fact, "", self.model.info().manager_candidates);
             let candidates: Vec<Candidate> =
                 shown.iter().map(|found| Candidate::from(memories[found.place])).collect();
             let decision = self.decide(&candidates, &fact, sampling, cancel).await?;

@@ -18,6 +18,7 @@ use super::{AnswerAgent, Extractor, Manager};
 use crate::bank::{Event, Journal, Memory, MemoryId, Scope, Timestamp};
 use crate::error::{Error, ErrorCode, Result};
 use crate::generation::LanguageModel;
+use crate::retrieval::Retriever;
 use crate::store::Store;
 
 /// How often a decision is made again when somebody else appended in the meantime.
@@ -37,12 +38,20 @@ pub struct Models {
     pub manager: Rc<dyn LanguageModel>,
     /// Answers.
     pub answer_agent: Rc<dyn LanguageModel>,
+    /// Finds what they are shown.
+    pub retriever: Retriever,
 }
 
 impl Models {
-    /// One model for all three.
+    /// One model for all three, and lexical retrieval.
     pub fn one(model: Rc<dyn LanguageModel>) -> Self {
-        Self { extractor: model.clone(), manager: model.clone(), answer_agent: model }
+        let retriever = Retriever::default();
+        Self { extractor: model.clone(), manager: model.clone(), answer_agent: model, retriever }
+    }
+
+    /// The same models with another retriever.
+    pub fn with_retriever(self, retriever: Retriever) -> Self {
+        Self { retriever, ..self }
     }
 }
 
@@ -60,6 +69,7 @@ pub struct MemoryAgent {
     extractor: Extractor,
     manager: Manager,
     answer_agent: AnswerAgent,
+    retriever: Retriever,
     store: Rc<dyn Store>,
     clock: Clock,
     journal_ids: JournalIds,
@@ -70,8 +80,9 @@ impl MemoryAgent {
     pub fn new(models: Models, store: Rc<dyn Store>, clock: Clock, journal_ids: JournalIds) -> Self {
         Self {
             extractor: Extractor::new(models.extractor),
-            manager: Manager::new(models.manager),
-            answer_agent: AnswerAgent::new(models.answer_agent),
+            manager: Manager::new(models.manager, models.retriever.clone()),
+            answer_agent: AnswerAgent::new(models.answer_agent, models.retriever.clone()),
+            retriever: models.retriever,
             store,
             clock,
             journal_ids,

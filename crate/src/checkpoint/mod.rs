@@ -24,9 +24,17 @@ pub const CONFIG: &str = "config.json";
 pub const WEIGHTS: &str = "model.safetensors";
 /// `lexicon.txt`: the words that a model may write though its prompt has them not.
 pub const LEXICON: &str = "lexicon.txt";
+/// `word_vectors.safetensors`: what retrieval knows of words.
+pub const WORD_VECTORS: &str = "word_vectors.safetensors";
 /// What else of a model folder belongs into a bundle, where it is there.
-pub const COMPANIONS: [&str; 5] =
-    ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", LEXICON];
+pub const COMPANIONS: [&str; 6] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    LEXICON,
+    WORD_VECTORS,
+];
 
 /// 64 hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {

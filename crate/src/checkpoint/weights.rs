@@ -17,7 +17,7 @@ fn broken(message: impl Into<String>) -> Error {
 
 /// The safetensors files, by name.
 pub(super) fn shards(files: &Files) -> impl Iterator<Item = (&String, &Vec<u8>)> {
-    files.iter().filter(|(name, _)| name.ends_with(".safetensors"))
+    files.iter().filter(|(name, _)| name.starts_with("model") && name.ends_with(".safetensors"))
 }
 
 /// The configuration of a folder.

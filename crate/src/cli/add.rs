@@ -60,8 +60,8 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
         content: if arguments.text == "-" { read_text(Path::new("-"))? } else { arguments.text.clone() },
         timestamp,
     };
-    let model = arguments.model.load()?;
-    let agent = agent(model, arguments.database.open_or_create()?, &scope, arguments.seed)?;
+    let models = arguments.model.load()?;
+    let agent = agent(models, arguments.database.open_or_create()?, &scope, arguments.seed)?;
     let options = AddOptions {
         infer: !arguments.no_infer,
         sampling: Sampling { seed: arguments.seed.unwrap_or(0), ..Sampling::default() },

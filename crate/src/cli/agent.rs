@@ -6,17 +6,16 @@ use super::database::{new_journal_id, now};
 use crate::agents::{MemoryAgent, Models};
 use crate::bank::Scope;
 use crate::error::Result;
-use crate::generation::LanguageModel;
 use crate::store::SqliteStore;
 
 /// An agent with this machine's clock. A new journal of `scope` gets a random id, or one out of
 /// the seed where one is given.
 pub(super) fn agent(
-    model: Rc<dyn LanguageModel>,
+    models: Models,
     store: SqliteStore,
     scope: &Scope,
     seed: Option<u64>,
 ) -> Result<MemoryAgent> {
     let id = new_journal_id(seed, scope)?;
-    Ok(MemoryAgent::new(Models::one(model), Rc::new(store), Rc::new(now), Rc::new(move |_| id.clone())))
+    Ok(MemoryAgent::new(models, Rc::new(store), Rc::new(now), Rc::new(move |_| id.clone())))
 }

@@ -65,7 +65,7 @@ struct Timing {
 
 pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     let start = Instant::now();
-    let model = arguments.model.load()?;
+    let model = arguments.model.load()?.answer_agent;
     let load_seconds = start.elapsed().as_secs_f64();
     let message =
         |role: &str, content: &String| ChatMessage { role: role.to_owned(), content: content.clone() };

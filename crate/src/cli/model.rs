@@ -8,10 +8,12 @@ use std::rc::Rc;
 use clap::Args;
 
 use super::device::Device;
-use crate::checkpoint::{COMPANIONS, CONFIG, Files, MANIFEST};
+use crate::agents::Models;
+use crate::checkpoint::{COMPANIONS, CONFIG, Files, MANIFEST, WORD_VECTORS};
 use crate::error::{Error, ErrorCode, Result};
 use crate::generation::{LanguageModel, LocalModel, no_turn};
 use crate::kernels::Kernels;
+use crate::retrieval::Retriever;
 
 /// The variable that names a model's folder.
 const VARIABLE: &str = "MEMORY_R1_MODEL";
@@ -32,7 +34,7 @@ pub(in crate::cli) struct ModelArguments {
 
 impl ModelArguments {
     /// Loads it.
-    pub(in crate::cli) fn load(&self) -> Result<Rc<dyn LanguageModel>> {
+    pub(in crate::cli) fn load(&self) -> Result<Models> {
         self.device.require()?;
         let folder = self.folder()?;
         let files = read_folder(&folder)?;
@@ -46,7 +48,11 @@ impl ModelArguments {
             #[allow(unreachable_patterns)]
             _ => Err(Error::internal("a device without its backend")),
         };
-        model.map_err(|error| {
+        let models = model.and_then(|model| {
+            Ok(Models::one(model)
+                .with_retriever(Retriever::read(files.get(WORD_VECTORS).map(Vec::as_slice))?))
+        });
+        models.map_err(|error| {
             Error::new(error.code(), format!("the model in {}: {}", folder.display(), error.message()))
         })
     }

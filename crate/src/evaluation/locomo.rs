@@ -19,7 +19,7 @@ use crate::agents::{AddOptions, AnswerOptions, CONTEXT_TURNS, MemoryAgent, Model
 use crate::bank::{Journal, OperationKind, Role, Scope, Timestamp, Turn, seeded_journal_id};
 use crate::datasets::locomo::{Question, Sample};
 use crate::error::{Error, Result};
-use crate::generation::{Cancel, LanguageModel, Sampling};
+use crate::generation::{Cancel, Sampling};
 use crate::store::{InMemoryStore, Store};
 
 /// What to run.
@@ -116,8 +116,8 @@ pub struct QuestionOutcome {
 
 /// A benchmark on one folder.
 pub struct LocomoRun<'a> {
-    /// Plays all three parts.
-    pub model: Rc<dyn LanguageModel>,
+    /// Play the three parts.
+    pub models: Models,
     /// What to run.
     pub settings: LocomoSettings,
     /// Where the run is kept.
@@ -272,7 +272,7 @@ impl Banks {
         let now = Rc::new(Cell::new(Timestamp::default()));
         let (clock, seed) = (now.clone(), run.settings.seed);
         let agent = MemoryAgent::new(
-            Models::one(run.model.clone()),
+            run.models.clone(),
             store,
             Rc::new(move || clock.get()),
             Rc::new(move |scope| seeded_journal_id(seed, scope)),

@@ -16,7 +16,7 @@ use crate::bank::{
 };
 use crate::datasets::synthetic::{Accept, OpsCase};
 use crate::error::{Error, Result};
-use crate::generation::{Cancel, LanguageModel, Sampling};
+use crate::generation::{Cancel, Sampling};
 use crate::store::{InMemoryStore, Store};
 
 /// How long before the turn a case's memories were said: cases do not say.
@@ -137,12 +137,7 @@ fn check(case: &OpsCase) -> Result<()> {
 }
 
 /// Runs one case on a bank of its own.
-pub async fn run_case(
-    model: &Rc<dyn LanguageModel>,
-    case: &OpsCase,
-    seed: u64,
-    cancel: &Cancel,
-) -> Result<OpsOutcome> {
+pub async fn run_case(models: &Models, case: &OpsCase, seed: u64, cancel: &Cancel) -> Result<OpsOutcome> {
     let scope = Scope::user("case");
     let now = case.turn.timestamp;
     let mut journal = Journal::new(seeded_journal_id(seed, &scope), scope.clone())?;
@@ -158,7 +153,7 @@ pub async fn run_case(
     let store = Rc::new(InMemoryStore::default());
     store.append(&scope, 0, journal.events()).await?;
     let agent = MemoryAgent::new(
-        Models::one(model.clone()),
+        models.clone(),
         store,
         Rc::new(move || now),
         Rc::new(move |scope| seeded_journal_id(seed, scope)),

@@ -11,18 +11,35 @@ use super::terms;
 const K1: f64 = 1.2;
 /// How much a long text pays for its length.
 const B: f64 = 0.75;
-/// The BM25 sum that is worth a score of one half.
+/// The sum that is worth a score of one half.
 pub const HALF_SCORE: f64 = 2.0;
 
 /// How well a text fits a query.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Score {
-    /// In 0..1: `bm25 / (bm25 + HALF_SCORE)`; 0 where no term is shared.
+    /// In 0..1: `sum / (sum + HALF_SCORE)` of BM25 and nearness; 0 where nothing is in common.
     pub score: f64,
     /// The BM25 sum.
     pub bm25: f64,
+    /// What the word vectors add, where there are any.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub nearness: f64,
     /// What each shared term adds to it.
     pub terms: Vec<TermScore>,
+}
+
+impl Score {
+    /// The score with what word vectors say.
+    pub(super) fn with_nearness(self, nearness: f64) -> Self {
+        let nearness = rounded(nearness);
+        let sum = self.bm25 + nearness;
+        Self { score: rounded(sum / (sum + HALF_SCORE)), nearness, ..self }
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 /// One term's part of a sum.
@@ -108,7 +125,7 @@ impl Bm25 {
                 });
                 let terms: Vec<TermScore> = parts.collect();
                 let bm25 = rounded(terms.iter().map(|part| part.weight).sum());
-                Score { score: rounded(bm25 / (bm25 + HALF_SCORE)), bm25, terms }
+                Score { score: rounded(bm25 / (bm25 + HALF_SCORE)), bm25, nearness: 0.0, terms }
             })
             .collect()
     }

@@ -1,9 +1,23 @@
 //! Who is shown what: the memories beside a fact, and those beside a question.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
-use super::{Score, scores};
+use super::word_vectors::cosine;
+use super::{Score, WordVectors, scores};
 use crate::bank::Memory;
+use crate::error::Result;
+
+/// What the nearness of two texts by their word vectors is worth, in units of BM25.
+const NEARNESS: f64 = 4.0;
+/// The cosine from which on two texts have something in common.
+const LEAST_COSINE: f64 = 0.1;
+
+/// Finds memories: by their words, and by what these mean where it has word vectors.
+#[derive(Clone, Debug, Default)]
+pub struct Retriever {
+    vectors: Option<Arc<WordVectors>>,
+}
 
 /// A memory that an agent is shown.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,55 +28,84 @@ pub struct Candidate {
     pub score: Score,
 }
 
-/// The memories to show beside a fact of `speaker`, at most `most`, best last.
-///
-/// Filled by score; then, where nothing is in common, by that speaker's most recent, and by the
-/// others' most recent. A bank that fits is thus shown whole.
-pub fn for_fact(memories: &[&Memory], fact: &str, speaker: &str, most: usize) -> Vec<Candidate> {
-    best(memories, (0..memories.len()).collect(), fact, most, |memory| memory.speaker == speaker)
-}
+impl Retriever {
+    /// With these vectors.
+    pub fn new(vectors: WordVectors) -> Self {
+        Self { vectors: Some(Arc::new(vectors)) }
+    }
 
-/// The memories to show beside a question: for each speaker, in the order of their first memory,
-/// at most `most_per_speaker`, best last; filled by score, then by the most recent.
-pub fn for_question(
-    memories: &[&Memory],
-    question: &str,
-    most_per_speaker: usize,
-) -> Vec<(String, Vec<Candidate>)> {
-    let mut speakers: Vec<(String, Vec<usize>)> = Vec::new();
-    for (place, memory) in memories.iter().enumerate() {
-        match speakers.iter_mut().find(|(name, _)| *name == memory.speaker) {
-            Some((_, places)) => places.push(place),
-            None => speakers.push((memory.speaker.clone(), vec![place])),
+    /// With the vectors of a bundle's `word_vectors.safetensors`; by words alone where there is none.
+    pub fn read(file: Option<&[u8]>) -> Result<Self> {
+        match file.filter(|bytes| !bytes.is_empty()) {
+            Some(bytes) => WordVectors::from_bytes(bytes).map(Self::new),
+            None => Ok(Self::default()),
         }
     }
-    speakers
-        .into_iter()
-        .map(|(name, places)| (name, best(memories, places, question, most_per_speaker, |_| true)))
-        .collect()
-}
 
-/// The best `most` of some places, best last. Scores are those among these places: a term that
-/// all memories of a speaker share tells none of them apart.
-fn best(
-    memories: &[&Memory],
-    places: Vec<usize>,
-    query: &str,
-    most: usize,
-    preferred: impl Fn(&Memory) -> bool,
-) -> Vec<Candidate> {
-    let scores = scores(places.iter().map(|place| memories[*place].text.as_str()), query);
-    let mut candidates: Vec<Candidate> =
-        places.into_iter().zip(scores).map(|(place, score)| Candidate { place, score }).collect();
-    let key = |candidate: &Candidate| {
-        let memory = memories[candidate.place];
-        (preferred(memory), memory.observed, candidate.place)
-    };
-    candidates.sort_by(|a, b| match a.score.score.total_cmp(&b.score.score) {
-        Ordering::Equal => key(a).cmp(&key(b)),
-        order => order,
-    });
-    candidates.split_off(candidates.len().saturating_sub(most))
+    /// How well each text fits a query, in the order in which they are given: BM25 among these
+    /// texts, and [`NEARNESS`] times the cosine above [`LEAST_COSINE`], stretched to 0..1.
+    pub fn scores(&self, texts: &[&str], query: &str) -> Vec<Score> {
+        let scores = scores(texts.iter().copied(), query);
+        let encode = |text: &str| self.vectors.as_ref().and_then(|vectors| vectors.encode(text));
+        let Some(query) = encode(query) else { return scores };
+        let near = |text: &str| encode(text).map_or(0.0, |own| cosine(&own, &query));
+        let nearness = |cosine: f64| NEARNESS * ((cosine - LEAST_COSINE) / (1.0 - LEAST_COSINE)).max(0.0);
+        scores.into_iter().zip(texts).map(|(score, text)| score.with_nearness(nearness(near(text)))).collect()
+    }
+
+    /// The memories to show beside a fact of `speaker`, at most `most`, best last.
+    ///
+    /// Filled by score; then, where nothing is in common, by that speaker's most recent, and by
+    /// the others' most recent. A bank that fits is thus shown whole.
+    pub fn for_fact(&self, memories: &[&Memory], fact: &str, speaker: &str, most: usize) -> Vec<Candidate> {
+        self.best(memories, (0..memories.len()).collect(), fact, most, |memory| memory.speaker == speaker)
+    }
+
+    /// The memories to show beside a question: for each speaker, in the order of their first
+    /// memory, at most `most_per_speaker`, best last; filled by score, then by the most recent.
+    pub fn for_question(
+        &self,
+        memories: &[&Memory],
+        question: &str,
+        most_per_speaker: usize,
+    ) -> Vec<(String, Vec<Candidate>)> {
+        let mut speakers: Vec<(String, Vec<usize>)> = Vec::new();
+        for (place, memory) in memories.iter().enumerate() {
+            match speakers.iter_mut().find(|(name, _)| *name == memory.speaker) {
+                Some((_, places)) => places.push(place),
+                None => speakers.push((memory.speaker.clone(), vec![place])),
+            }
+        }
+        speakers
+            .into_iter()
+            .map(|(name, places)| (name, self.best(memories, places, question, most_per_speaker, |_| true)))
+            .collect()
+    }
+
+    /// The best `most` of some places, best last. Scores are those among these places: a term
+    /// that all memories of a speaker share tells none of them apart.
+    fn best(
+        &self,
+        memories: &[&Memory],
+        places: Vec<usize>,
+        query: &str,
+        most: usize,
+        preferred: impl Fn(&Memory) -> bool,
+    ) -> Vec<Candidate> {
+        let texts: Vec<&str> = places.iter().map(|place| memories[*place].text.as_str()).collect();
+        let scores = self.scores(&texts, query);
+        let mut candidates: Vec<Candidate> =
+            places.into_iter().zip(scores).map(|(place, score)| Candidate { place, score }).collect();
+        let key = |candidate: &Candidate| {
+            let memory = memories[candidate.place];
+            (preferred(memory), memory.observed, candidate.place)
+        };
+        candidates.sort_by(|a, b| match a.score.score.total_cmp(&b.score.score) {
+            Ordering::Equal => key(a).cmp(&key(b)),
+            order => order,
+        });
+        candidates.split_off(candidates.len().saturating_sub(most))
+    }
 }
 
 #[cfg(test)]
@@ -102,24 +145,25 @@ mod tests {
     fn a_fact_sees_what_fits_best_last_and_then_its_speakers_most_recent() {
         let bank = bank();
         let all: Vec<&Memory> = bank.iter().collect();
-        let found = for_fact(&all, "Adopted a second dog", "Caroline", 4);
+        let found = Retriever::default().for_fact(&all, "Adopted a second dog", "Caroline", 4);
         assert_eq!(
             texts(&bank, &found),
             ["Works as a nurse", "Lives in Lyon", "Walks the dog of a neighbour", "Has a dog named Scout"]
         );
         assert!(found[3].score.score > 0.0 && found[1].score.score == 0.0);
-        let whole = for_fact(&all, "Adopted a second dog", "Caroline", 6);
+        let whole = Retriever::default().for_fact(&all, "Adopted a second dog", "Caroline", 6);
         let order = texts(&bank, &whole);
         assert_eq!(order[..3], ["Likes tea", "Plays chess", "Works as a nurse"]);
-        assert_eq!(for_fact(&all, "x", "Caroline", 0), []);
-        assert_eq!(for_fact(&[], "x", "Caroline", 5), []);
+        assert_eq!(Retriever::default().for_fact(&all, "x", "Caroline", 0), []);
+        assert_eq!(Retriever::default().for_fact(&[], "x", "Caroline", 5), []);
     }
 
     #[test]
     fn equal_scores_are_ordered_by_time_and_then_by_creation() {
         let bank = [memory("Has a dog", "A", 1), memory("Has a dog", "A", 3), memory("Has a dog", "A", 1)];
         let all: Vec<&Memory> = bank.iter().collect();
-        let places: Vec<_> = for_fact(&all, "dog", "A", 3).iter().map(|found| found.place).collect();
+        let places: Vec<_> =
+            Retriever::default().for_fact(&all, "dog", "A", 3).iter().map(|found| found.place).collect();
         assert_eq!(places, [0, 2, 1]);
     }
 
@@ -127,10 +171,26 @@ mod tests {
     fn a_question_sees_each_speakers_best() {
         let bank = bank();
         let all: Vec<&Memory> = bank.iter().collect();
-        let found = for_question(&all, "Who has a dog?", 2);
+        let found = Retriever::default().for_question(&all, "Who has a dog?", 2);
         assert_eq!(found[0].0, "Caroline");
         assert_eq!(texts(&bank, &found[0].1), ["Lives in Lyon", "Has a dog named Scout"]);
         assert_eq!(found[1].0, "Mel");
         assert_eq!(texts(&bank, &found[1].1), ["Likes tea", "Walks the dog of a neighbour"]);
+    }
+
+    #[test]
+    fn word_vectors_find_what_shares_no_word() {
+        let bank = bank();
+        let all: Vec<&Memory> = bank.iter().collect();
+        let words = ["live", "move", "dog", "nurs"].map(str::to_owned).to_vec();
+        let vectors = WordVectors::new(words, vec![1.0, 0.0, 1.0, 0.1, 0.0, 1.0, -1.0, 0.0]).unwrap();
+        let retriever = Retriever::new(vectors);
+        let found = retriever.for_fact(&all, "Moved to Rome", "Caroline", 1);
+        assert_eq!(texts(&bank, &found), ["Lives in Lyon"]);
+        let Score { score, bm25, nearness, .. } = found[0].score;
+        assert!(bm25 == 0.0 && nearness > 3.9 && score > 0.6 && score < 1.0);
+        // What is far, and what has no known word, is as without vectors.
+        let scores = retriever.scores(&["Works as a nurse", "Likes tea"], "Moved to Rome");
+        assert_eq!(scores, [Score::default(), Score::default()]);
     }
 }

@@ -25,13 +25,25 @@ const STOP_WORDS: &[&str] = &[
 /// digits end, without stop words, stemmed by Snowball's English stemmer. A character of a
 /// script that writes no spaces is a term of its own.
 pub fn terms(text: &str) -> Vec<String> {
+    split(text, false)
+}
+
+/// All words of a text, as [`terms`] but with the stop words; every number is `0`.
+pub fn words(text: &str) -> Vec<String> {
+    let is_number = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
+    let zero = |word: String| if is_number(&word) { "0".to_owned() } else { word };
+    split(text, true).into_iter().map(zero).collect()
+}
+
+fn split(text: &str, with_stop_words: bool) -> Vec<String> {
     let stemmer = Stemmer::create(Algorithm::English);
     let folded: String =
         text.nfkd().filter(|c| !('\u{300}'..='\u{36f}').contains(c)).flat_map(char::to_lowercase).collect();
     let mut terms = Vec::new();
     let mut word = String::new();
     let end = |word: &mut String, terms: &mut Vec<String>| {
-        if !word.is_empty() && STOP_WORDS.binary_search(&word.as_str()).is_err() {
+        let is_kept = with_stop_words || STOP_WORDS.binary_search(&word.as_str()).is_err();
+        if !word.is_empty() && is_kept {
             terms.push(stemmer.stem(word).into_owned());
         }
         word.clear();

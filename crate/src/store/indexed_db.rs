@@ -19,9 +19,11 @@ use indexed_db_futures::prelude::*;
 use indexed_db_futures::transaction::{
     Transaction, TransactionDurability, TransactionMode, TransactionOptions,
 };
+use js_sys::{Function, Promise, Reflect};
 use serde::{Deserialize, Serialize};
+use wasm_bindgen::JsCast;
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::spawn_local;
+use wasm_bindgen_futures::{JsFuture, spawn_local};
 
 use super::lock::web_lock;
 use super::{LockQueue, ScopeLock, Store, check_append, check_rewrite, closed, read_journal};
@@ -30,6 +32,8 @@ use crate::error::{Error, ErrorCode, Result};
 
 /// The version of the object stores.
 const SCHEMA_VERSION: u32 = 1;
+/// How long a database may take to open, in milliseconds, before it counts as blocked.
+const OPEN_DEADLINE: i32 = 10_000;
 const JOURNALS: &str = "journals";
 const EVENTS: &str = "events";
 
@@ -116,7 +120,9 @@ async fn open_database(name: &str, version: u32) -> Result<Database> {
             std::future::pending::<()>().await;
         }
     };
-    match select(database, Box::pin(was_blocked)).await {
+    // Behind another tab's own deletion or upgrade a request waits without a word.
+    let waited = select(Box::pin(was_blocked), Box::pin(after(OPEN_DEADLINE)));
+    match select(database, waited).await {
         Either::Left((Ok(result), _)) => result.map_err(open_failed),
         Either::Left((Err(_), _)) => Err(Error::internal("the request for a database was dropped")),
         Either::Right(_) => Err(Error::new(
@@ -124,6 +130,18 @@ async fn open_database(name: &str, version: u32) -> Result<Database> {
             "another tab holds an older version of the database open; close it and try again",
         )),
     }
+}
+
+/// Waits so many milliseconds.
+async fn after(milliseconds: i32) {
+    let promise = Promise::new(&mut |resolve, _| {
+        let timer = Reflect::get(&js_sys::global(), &"setTimeout".into());
+        if let Ok(timer) = timer.and_then(JsCast::dyn_into::<Function>) {
+            // Without a timer it waits for ever, as it would without this.
+            let _ = timer.call2(&JsValue::UNDEFINED, &resolve, &milliseconds.into());
+        }
+    });
+    let _ = JsFuture::from(promise).await;
 }
 
 /// Brings the object stores from any older version to [`SCHEMA_VERSION`], a step at a time.

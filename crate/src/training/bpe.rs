@@ -19,7 +19,7 @@ pub const SPECIAL_TOKENS: [&str; 5] = [PAD, END, "<|system|>", "<|user|>", "<|as
 pub const CHAT_TEMPLATE: &str =
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>";
 
-/// The two files of a tokenizer in Hugging Face's layout, and the words that belong to it.
+/// The two files of a tokenizer in Hugging Face's layout, and what else is learned of the words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenizerFiles {
     /// `tokenizer.json`.
@@ -28,6 +28,8 @@ pub struct TokenizerFiles {
     pub config: String,
     /// `lexicon.txt`; empty until it is learned.
     pub lexicon: String,
+    /// `word_vectors.safetensors`; empty until they are learned.
+    pub word_vectors: Vec<u8>,
 }
 
 impl TokenizerFiles {
@@ -61,14 +63,19 @@ impl TokenizerFiles {
             )));
         }
         let tokenizer = tokenizer.to_string(true).map_err(failed)?;
-        Ok(Self { tokenizer, config: config(context_length), lexicon: String::new() })
+        Ok(Self {
+            tokenizer,
+            config: config(context_length),
+            lexicon: String::new(),
+            word_vectors: Vec::new(),
+        })
     }
 
     /// Reads both files of a folder.
     pub fn load(folder: &Path) -> Result<Self> {
         let read = |name: &str| super::run_folder::read_text(&folder.join(name));
         let (tokenizer, config) = (read("tokenizer.json")?, read("tokenizer_config.json")?);
-        Ok(Self { tokenizer, config, lexicon: String::new() })
+        Ok(Self { tokenizer, config, lexicon: String::new(), word_vectors: Vec::new() })
     }
 }
 

@@ -24,7 +24,7 @@ use crate::generation::{
     facts_json,
 };
 use crate::random::{Random, keyed};
-use crate::retrieval::for_fact;
+use crate::retrieval::Retriever;
 
 /// How often a turn that can do without its context is shown without it.
 const WITHOUT_CONTEXT: f64 = 0.25;
@@ -422,14 +422,18 @@ fn lines(shown: &[&GoldMemory]) -> Vec<String> {
     shown.iter().map(|memory| candidate_line(memory.observed, &memory.text)).collect()
 }
 
-/// The candidates as retrieval gives them, best last, where those in `needed` take the places
-/// of the worst others.
+/// The candidates as lexical retrieval gives them, best last, where those in `needed` take the
+/// places of the worst others. Word vectors are learned beside, and would not change much: a
+/// bank of one person is small, and order within it is no sign of what is right.
 fn candidates<'a>(bank: &[&'a GoldMemory], query: &str, most: usize, needed: &[&str]) -> Vec<&'a GoldMemory> {
     let memories: Vec<Memory> = bank.iter().map(|gold| memory(gold)).collect();
     let memories: Vec<&Memory> = memories.iter().collect();
     let speaker = bank.first().map_or("", |memory| &memory.speaker);
-    let ranked: Vec<usize> =
-        for_fact(&memories, query, speaker, bank.len()).iter().map(|found| found.place).collect();
+    let ranked: Vec<usize> = Retriever::default()
+        .for_fact(&memories, query, speaker, bank.len())
+        .iter()
+        .map(|found| found.place)
+        .collect();
     let is_needed = |place: &usize| needed.contains(&&bank[*place].key[..]);
     let wanted = ranked.iter().filter(|place| is_needed(place)).count();
     let others = ranked.len() - wanted;

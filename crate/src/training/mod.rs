@@ -15,6 +15,7 @@ mod order;
 mod run_folder;
 mod sft;
 mod trainer;
+mod word_vectors;
 
 pub use adamw::{AdamW, Moments};
 pub use bpe::{CHAT_TEMPLATE, SPECIAL_TOKENS, TokenizerFiles};

@@ -25,7 +25,7 @@ use super::adamw::Moments;
 use super::bpe::TokenizerFiles;
 use super::config::SftConfig;
 use super::network::Layout;
-use crate::checkpoint::{Files, LEXICON};
+use crate::checkpoint::{Files, LEXICON, WORD_VECTORS};
 use crate::error::{Error, ErrorCode, Result};
 
 /// What a run is made of between two steps.
@@ -223,7 +223,8 @@ fn write_model(folder: &Path, layout: &Layout, tokenizer: &TokenizerFiles, param
     write(&folder.join("config.json"), layout.config.to_json().as_bytes())?;
     write(&folder.join("tokenizer.json"), tokenizer.tokenizer.as_bytes())?;
     write(&folder.join("tokenizer_config.json"), tokenizer.config.as_bytes())?;
-    write(&folder.join(LEXICON), tokenizer.lexicon.as_bytes())
+    write(&folder.join(LEXICON), tokenizer.lexicon.as_bytes())?;
+    write(&folder.join(WORD_VECTORS), &tokenizer.word_vectors)
 }
 
 fn tensors<'a>(values: impl IntoIterator<Item = (String, Vec<usize>, &'a [f32])>) -> Result<Vec<u8>> {

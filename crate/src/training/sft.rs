@@ -17,12 +17,15 @@ use super::network::Layout;
 use super::order::Order;
 use super::run_folder::{RunFolder, TrainerState};
 use super::trainer::{Prediction, StepReport, Tally, Trainer};
+use super::word_vectors;
 use crate::datasets::synthetic;
 use crate::error::{Error, Result};
 use crate::generation::{Cancel, ChatTemplate, Lexicon, Tokenizer};
 
 /// How many cases the vocabulary is trained on.
 const VOCABULARY_CASES: usize = 30_000;
+/// How many dialogues the word vectors are learned from.
+const VECTOR_DIALOGUES: usize = 500;
 /// How many cases the lexicon is learned from.
 const LEXICON_CASES: usize = 100_000;
 /// How many completions a validation writes down.
@@ -86,6 +89,7 @@ fn prepare(
         synthetic::Options::default(),
     );
     let (training, validation) = dialogues.split_at(data.dialogues);
+    let vectors = word_vectors::learn(data.seed, &training[..training.len().min(VECTOR_DIALOGUES)])?;
     let training = cases(data, data.questions_per_prompt, training);
     let validation = cases(data, 1, validation);
     let context = config.model.max_position_embeddings;
@@ -95,6 +99,7 @@ fn prepare(
         TokenizerFiles::train(&texts, config.model.vocab_size, context)
     };
     let mut files = files.map_or_else(train_vocabulary, Ok)?;
+    files.word_vectors = vectors.map_or(Ok(Vec::new()), |vectors| vectors.to_bytes())?;
     files.lexicon = learn_lexicon(training.iter().flatten().take(LEXICON_CASES)).to_text();
     let tokenizer =
         Arc::new(Tokenizer::from_bytes(files.tokenizer.as_bytes(), Some(files.config.as_bytes()), None)?);

@@ -26,8 +26,10 @@ use self::device::{Device, load, turns};
 use self::js_store::JsStore;
 use crate::agents::{Clock, ExtractFrom, JournalIds, MemoryAgent, Models};
 use crate::bank::{Scope, Timestamp, journal_id, seeded_journal_id};
+use crate::checkpoint::WORD_VECTORS;
 use crate::error::{Error, Result};
 use crate::generation::Cancel;
+use crate::retrieval::Retriever;
 use crate::store::{InMemoryStore, IndexedDbStore, Store};
 
 thread_local! {
@@ -148,6 +150,7 @@ async fn create(
         (StoreKind::Custom, None) => return Err(Error::invalid("there is no custom store")),
     };
     let loaded = load(&bundle, device, adapter.as_ref(), &adapter_why, turns(turn), &tell).await?;
+    let retriever = Retriever::read(bundle.get(WORD_VECTORS).map(Vec::as_slice))?;
     drop(bundle);
     let model = loaded.model.info().clone();
     let info: Value = json!({
@@ -167,7 +170,8 @@ async fn create(
         "name": name,
         "seed": seed.unwrap_or_default(),
     });
-    let agent = MemoryAgent::new(Models::one(loaded.model), store, clock(), journal_ids(seed));
+    let models = Models::one(loaded.model).with_retriever(retriever);
+    let agent = MemoryAgent::new(models, store, clock(), journal_ids(seed));
     let context = Context { agent, extract_from, seed: seed.unwrap_or_default(), test, info };
     Ok(Engine { context: Rc::new(context), running: Rc::default() })
 }

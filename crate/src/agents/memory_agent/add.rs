@@ -14,7 +14,6 @@ use crate::bank::{
 use crate::error::{Error, ErrorCode, Result};
 use crate::generation::{Cancel, Sampling};
 use crate::random::keyed;
-use crate::retrieval::for_fact;
 
 /// The key of a memory's metadata that keeps the relative dates as they were said.
 const WHEN: &str = "when";
@@ -189,7 +188,9 @@ impl MemoryAgent {
     ) -> Result<AddResult> {
         let info = self.manager.model().info();
         let own: Vec<&Memory> = draft.bank().memories().filter(|memory| memory.speaker == speaker).collect();
-        let shown: Vec<Memory> = for_fact(&own, &fact.text, speaker, info.manager_candidates)
+        let shown: Vec<Memory> = self
+            .retriever
+            .for_fact(&own, &fact.text, speaker, info.manager_candidates)
             .into_iter()
             .map(|found| own[found.place].clone())
             .collect();

@@ -8,7 +8,6 @@ use super::{MemoryAgent, Remembered};
 use crate::bank::{Journal, Memory, Scope};
 use crate::error::Result;
 use crate::generation::{Cancel, Sampling};
-use crate::retrieval::for_question;
 
 /// Hears the pieces of an answer.
 pub type OnText = Rc<dyn Fn(&str)>;
@@ -46,7 +45,7 @@ impl MemoryAgent {
         let memories: Vec<Remembered> = journals.iter().flat_map(Journal::remembered).collect();
         let most = options.per_speaker.unwrap_or(self.answer_agent.model().info().candidates_per_speaker);
         let found: Vec<&Memory> = memories.iter().map(|remembered| &remembered.memory).collect();
-        let blocks = for_question(&found, &question, most);
+        let blocks = self.retriever.for_question(&found, &question, most);
         let candidates = SpeakerCandidates::of(&found, &blocks);
         options.cancel.check()?;
         let mut on_text = |text: &str| {

@@ -6,7 +6,7 @@ use super::super::extractor::clean_content;
 use super::{MemoryAgent, Remembered};
 use crate::bank::{Difference, Event, Journal, MemoryBank, MemoryId, Moment, Scope};
 use crate::error::{Error, ErrorCode, Result};
-use crate::retrieval::{Score, scores};
+use crate::retrieval::Score;
 
 /// How to search.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,7 +55,8 @@ impl MemoryAgent {
             )));
         }
         let memories = self.get_all(filter, usize::MAX).await?;
-        let scores = scores(memories.iter().map(|remembered| remembered.memory.text.as_str()), &query);
+        let texts: Vec<&str> = memories.iter().map(|remembered| remembered.memory.text.as_str()).collect();
+        let scores = self.retriever.scores(&texts, &query);
         let mut found: Vec<Recalled> = memories
             .into_iter()
             .zip(scores)

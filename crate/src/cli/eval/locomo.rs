@@ -75,8 +75,8 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
         ));
     }
     let samples = choose(arguments, &dataset)?;
-    let model = arguments.model.load()?;
-    let info = model.info().clone();
+    let models = arguments.model.load()?;
+    let info = models.manager.info().clone();
     let settings = LocomoSettings { limit: arguments.limit, turns: arguments.turns, seed: arguments.seed };
     let ids: Vec<&str> = samples.iter().map(|sample| sample.sample_id.as_str()).collect();
     let device = arguments.model.device.name();
@@ -89,7 +89,7 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
         "settings": settings,
     });
     let folder = RunFolder::open(&arguments.out, &run, arguments.resume)?;
-    let run = LocomoRun { model, settings, folder: &folder, cancel: on_interrupt()? };
+    let run = LocomoRun { models, settings, folder: &folder, cancel: on_interrupt()? };
     let mut progress = Progress::new(0);
     let done = block_on(run.run(samples, &mut |at| {
         let what = format!("{} {}", at.sample_id, if at.asking { "questions" } else { "turns" });

@@ -63,19 +63,19 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     if cases.is_empty() {
         return Err(Error::invalid(format!("{name} holds no cases")));
     }
-    let model = arguments.model.load()?;
+    let models = arguments.model.load()?;
     let cancel = on_interrupt()?;
     let start = Instant::now();
     let mut progress = Progress::new(cases.len() as u64);
     let mut outcomes = Vec::with_capacity(cases.len());
     for case in &cases {
-        let outcome = block_on(run_case(&model, case, arguments.seed, &cancel))
+        let outcome = block_on(run_case(&models, case, arguments.seed, &cancel))
             .map_err(|error| Error::new(error.code(), format!("case {}: {}", case.id, error.message())))?;
         outcomes.push(outcome);
         progress.at(outcomes.len() as u64, cases.len() as u64, "cases", output);
     }
     progress.finish();
-    let info = model.info();
+    let info = models.manager.info();
     let mut report = Report {
         totals: ops_totals(&outcomes, info.manager_candidates),
         device: arguments.model.device.name(),
