@@ -10,7 +10,9 @@ mod word_tokenizer;
 
 pub use locomo::{BankState, LocomoProgress, LocomoRun, LocomoSettings, QuestionOutcome, Shown};
 pub use metrics::{Scores, bleu1, declines, exact_match, f1, normalise_answer};
-pub use ops::{Decided, OpScores, OpsOutcome, OpsTotals, TargetRecall, ops_totals, read_cases, run_case};
+pub use ops::{
+    Decided, OpScores, OpsOutcome, OpsTotals, Share, TargetRecall, ops_totals, read_cases, run_case,
+};
 pub use report::{EvidenceRecall, Intervals, LocomoReport};
 pub use run_folder::RunFolder;
 pub use scores::{Category, CategoryScores, Pair, Tally, Totals, read_pairs};

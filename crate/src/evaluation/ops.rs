@@ -50,6 +50,12 @@ pub struct OpsOutcome {
     pub accept: Vec<Accept>,
     /// What was said.
     pub turn: String,
+    /// What the case is about; empty where it does not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub relation: String,
+    /// Whether a memory that is easily taken for the target was there.
+    #[serde(default)]
+    pub lookalike: bool,
     /// What the pipeline did.
     pub decided: Vec<Decided>,
 }
@@ -65,6 +71,22 @@ pub struct OpScores {
     pub accuracy: f64,
     /// What was done instead or as asked: `ADD`, `UPDATE+ADD`, … or `NOOP`.
     pub decided: BTreeMap<String, usize>,
+}
+
+/// How many of some cases passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// How many there are.
+    pub n: usize,
+    /// How many passed.
+    pub passed: usize,
+}
+
+impl Share {
+    fn count(&mut self, passed: bool) {
+        self.n += 1;
+        self.passed += usize::from(passed);
+    }
 }
 
 /// Of the cases whose operation has a target, how many showed it to the manager.
@@ -93,6 +115,12 @@ pub struct OpsTotals {
     pub by_op: BTreeMap<String, OpScores>,
     /// Whether the manager saw what it should change.
     pub target_recall: TargetRecall,
+    /// By what the cases are about, where they say it.
+    pub by_relation: BTreeMap<String, Share>,
+    /// Cases with a target, without and with a memory that is easily taken for it.
+    pub by_lookalike: [Share; 2],
+    /// Cases whose target was shown, by its place from the first shown.
+    pub by_place: Vec<Share>,
 }
 
 /// Reads cases, one JSON object a line; an error names the line.
@@ -195,6 +223,8 @@ pub async fn run_case(models: &Models, case: &OpsCase, seed: u64, cancel: &Cance
         passed,
         accept: case.accept.clone(),
         turn: case.turn.text.clone(),
+        relation: case.relation.clone(),
+        lookalike: case.lookalike,
         decided,
     })
 }
@@ -240,7 +270,16 @@ pub fn ops_totals(outcomes: &[OpsOutcome], k: usize) -> OpsTotals {
         let ops: Vec<&str> = changes(&outcome.decided).iter().map(|decided| decided.op.as_str()).collect();
         let name = if ops.is_empty() { "NOOP".to_owned() } else { ops.join("+") };
         *by_op.decided.entry(name).or_default() += 1;
+        if !outcome.relation.is_empty() {
+            totals.by_relation.entry(outcome.relation.clone()).or_default().count(outcome.passed);
+        }
         if let Some(target) = &first.target {
+            totals.by_lookalike[usize::from(outcome.lookalike)].count(outcome.passed);
+            let place = |decided: &Decided| decided.shown.iter().position(|id| id == target);
+            if let Some(place) = outcome.decided.iter().find_map(place) {
+                totals.by_place.resize(totals.by_place.len().max(place + 1), Share::default());
+                totals.by_place[place].count(outcome.passed);
+            }
             targets += 1;
             with_fact += usize::from(!outcome.decided.is_empty());
             shown += usize::from(outcome.decided.iter().any(|decided| decided.shown.contains(target)));
@@ -310,6 +349,8 @@ mod tests {
             passed,
             accept: vec![accept],
             turn: String::new(),
+            relation: "home".to_owned(),
+            lookalike: true,
             decided,
         };
         let outcomes = [
@@ -324,6 +365,9 @@ mod tests {
         assert_eq!(totals.by_op["UPDATE"].decided, BTreeMap::from([("ADD".into(), 1), ("UPDATE".into(), 1)]));
         assert!((totals.target_recall.recall - 1.0 / 3.0).abs() < 1e-12);
         assert!((totals.target_recall.recall_with_fact - 0.5).abs() < 1e-12);
+        assert_eq!(totals.by_relation["home"], Share { n: 4, passed: 2 });
+        assert_eq!(totals.by_lookalike, [Share::default(), Share { n: 3, passed: 1 }]);
+        assert_eq!(totals.by_place, [Share { n: 1, passed: 1 }]);
     }
 
     #[test]

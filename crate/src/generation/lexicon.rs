@@ -158,15 +158,12 @@ impl Words {
         }
         let mut at = 0;
         for byte in word.bytes() {
-            at = match self.child(at, byte) {
-                Some(next) => next,
-                None => {
-                    let next = self.nodes.len() as u32;
-                    self.nodes.push(Node::default());
-                    self.nodes[at as usize].children.push((byte, next));
-                    next
-                }
-            };
+            at = self.child(at, byte).unwrap_or_else(|| {
+                let next = self.nodes.len() as u32;
+                self.nodes.push(Node::default());
+                self.nodes[at as usize].children.push((byte, next));
+                next
+            });
         }
         self.nodes[at as usize].is_word = true;
     }

@@ -63,6 +63,10 @@ pub struct DataConfig {
     /// most of the work.
     #[serde(default = "questions_per_prompt")]
     pub questions_per_prompt: usize,
+    /// The share of examples whose candidates stand in any order. Retrieval puts the right one
+    /// last so often that a model learns the place instead.
+    #[serde(default)]
+    pub shuffled_candidates: f64,
 }
 
 /// A number for each task.
@@ -214,6 +218,7 @@ impl SftConfig {
             (self.data.batch_size() == 0, "data.batch has at least 1 example"),
             (self.data.dialogues == 0, "data.dialogues is at least 1"),
             (self.loss.prompt_stride == 0, "loss.prompt_stride is at least 1"),
+            (!(0.0..=1.0).contains(&self.data.shuffled_candidates), "data.shuffled_candidates is in 0..1"),
             (self.data.questions_per_prompt == 0, "data.questions_per_prompt is at least 1"),
         ];
         match fault.iter().find(|(wrong, _)| *wrong) {

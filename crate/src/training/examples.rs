@@ -266,8 +266,10 @@ fn dialogue_cases(config: &DataConfig, questions: usize, dialogue: &SyntheticDia
         if !example.assistant {
             groups.push(vec![extract_case(&example, &mut random)]);
         }
+        // Draws of its own, so that a run without shuffling meets the same examples as ever.
+        let mut order = Random::new(config.seed, &[0x5aff, number, i as u64]);
         for decision in &example.decisions {
-            groups.extend(manage_case(config, decision).map(|case| vec![case]));
+            groups.extend(manage_case(config, decision, &mut order).map(|case| vec![case]));
         }
     }
     let all: Vec<QuestionExample<'_>> = question_examples(dialogue).collect();
@@ -303,12 +305,15 @@ fn extract_case(example: &TurnExample<'_>, random: &mut Random) -> Case {
 }
 
 /// Nothing where the fact equals a candidate: then no model is asked.
-fn manage_case(config: &DataConfig, decision: &GoldDecision<'_>) -> Option<Case> {
+fn manage_case(config: &DataConfig, decision: &GoldDecision<'_>, order: &mut Random) -> Option<Case> {
     let fact = &decision.gold.resolved;
     let bank: Vec<&GoldMemory> = decision.bank.iter().collect();
     let target = decision.target();
     let needed: Vec<&str> = target.into_iter().collect();
-    let shown = candidates(&bank, fact, config.manager_candidates, &needed);
+    let mut shown = candidates(&bank, fact, config.manager_candidates, &needed);
+    if order.chance(config.shuffled_candidates) {
+        order.shuffle(&mut shown);
+    }
     if shown.iter().any(|memory| is_same_statement(&memory.text, fact)) {
         return None;
     }
@@ -375,11 +380,16 @@ fn answer_cases(
     if let ([owner], true) = (&owners[..], random.chance(0.5)) {
         speakers.retain(|speaker| speaker == owner);
     }
+    let mut order = Random::new(config.seed, &[0x5aff, letters(example.question), lead as u64, u64::MAX]);
+    let is_shuffled = order.chance(config.shuffled_candidates);
     let mut blocks = Vec::new();
     let mut keys: Vec<&str> = Vec::new();
     for speaker in speakers {
         let own: Vec<&GoldMemory> = bank.iter().copied().filter(|memory| memory.speaker == speaker).collect();
-        let shown = candidates(&own, example.question, config.candidates_per_speaker, &support);
+        let mut shown = candidates(&own, example.question, config.candidates_per_speaker, &support);
+        if is_shuffled {
+            order.shuffle(&mut shown);
+        }
         if !shown.is_empty() {
             keys.extend(shown.iter().map(|memory| &memory.key[..]));
             blocks.push(Block { speaker: speaker.to_owned(), lines: lines(&shown) });
@@ -458,5 +468,62 @@ fn memory(gold: &GoldMemory) -> Memory {
         updated: gold.observed,
         observed: gold.observed,
         metadata: serde_json::Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datasets::synthetic::{Options, Split, generate};
+    use crate::generation::parse_decision;
+    use crate::training::SftConfig;
+
+    /// Of the decisions with a target among several, the share that have it last.
+    fn last(config: &DataConfig, dialogues: &[SyntheticDialogue]) -> (usize, f64) {
+        let all = cases(config, 1, dialogues);
+        let places: Vec<bool> = all
+            .iter()
+            .flatten()
+            .filter_map(|case| {
+                let Grammar::Decision { shown: shown @ 3.. } = case.grammar else { return None };
+                match parse_decision(&case.completion, shown).unwrap() {
+                    Decision::Update { id, .. } | Decision::Delete { id } => Some(id + 1 == shown),
+                    _ => None,
+                }
+            })
+            .collect();
+        (all.len(), places.iter().filter(|last| **last).count() as f64 / places.len() as f64)
+    }
+
+    #[test]
+    fn retrieval_puts_the_target_last_and_shuffling_anywhere() {
+        let mut config = SftConfig::parse(include_str!("../../../configs/nano.toml")).unwrap().data;
+        let dialogues = generate(5, 12, Split::Train, Options::default());
+        let (count, share) = last(&config, &dialogues);
+        assert!(share > 0.8, "{share}");
+        config.shuffled_candidates = 1.0;
+        let (shuffled, share) = last(&config, &dialogues);
+        assert!(shuffled == count && (0.1..0.4).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn questions_of_a_group_are_put_to_the_same_memories() {
+        let config = SftConfig::parse(include_str!("../../../configs/nano.toml")).unwrap().data;
+        let dialogues = generate(6, 3, Split::Train, Options::default());
+        let groups = cases(&config, 4, &dialogues);
+        let alone: Vec<Case> = cases(&config, 1, &dialogues).into_iter().flatten().collect();
+        let several: Vec<&Vec<Case>> = groups.iter().filter(|group| group.len() > 1).collect();
+        assert!(several.len() > 10 && several.iter().all(|group| group.len() <= 4));
+        for group in several {
+            let memories = |case: &Case| {
+                let body = &case.messages[1].content;
+                body.rsplit_once("> ").map(|(lines, _)| lines.to_owned())
+            };
+            assert!(
+                group.iter().all(|case| case.task == Task::Answer && memories(case) == memories(&group[0]))
+            );
+            // The first is the one that retrieved them, as it would be alone.
+            assert!(alone.contains(&group[0]));
+        }
     }
 }

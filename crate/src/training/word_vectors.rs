@@ -34,6 +34,14 @@ struct Query {
     about: Vec<usize>,
 }
 
+/// A query as places of words, and what BM25 says of each memory.
+struct Problem {
+    query: Vec<usize>,
+    bank: Vec<Vec<usize>>,
+    lexical: Vec<f32>,
+    about: Vec<usize>,
+}
+
 /// Learns them. Nothing where the dialogues have no query.
 pub(super) fn learn(seed: u64, dialogues: &[SyntheticDialogue]) -> Result<Option<WordVectors>> {
     let queries: Vec<Query> = dialogues.iter().flat_map(queries).collect();
@@ -47,17 +55,22 @@ pub(super) fn learn(seed: u64, dialogues: &[SyntheticDialogue]) -> Result<Option
     let known = |text: &str| -> Vec<usize> {
         words(text).iter().filter_map(|word| places.get(word.as_str()).copied()).collect()
     };
-    let total = EPOCHS * queries.len().div_ceil(BATCH) as u64;
-    let mut order: Vec<usize> = (0..queries.len()).collect();
+    let problems: Vec<Problem> = queries
+        .iter()
+        .map(|Query { text, bank, about }| Problem {
+            query: known(text),
+            lexical: scores(bank.iter().map(String::as_str), text).iter().map(|s| s.bm25 as f32).collect(),
+            bank: bank.iter().map(|text| known(text)).collect(),
+            about: about.clone(),
+        })
+        .collect();
+    let total = EPOCHS * problems.len().div_ceil(BATCH) as u64;
+    let mut order: Vec<usize> = (0..problems.len()).collect();
     for _ in 0..EPOCHS {
         random.shuffle(&mut order);
         for batch in order.chunks(BATCH) {
             for &i in batch {
-                let Query { text, bank, about } = &queries[i];
-                let lexical = scores(bank.iter().map(String::as_str), text);
-                let lexical: Vec<f32> = lexical.iter().map(|score| score.bm25 as f32).collect();
-                let bank: Vec<Vec<usize>> = bank.iter().map(|text| known(text)).collect();
-                learner.add(&known(text), &bank, &lexical, about);
+                learner.add(&problems[i]);
             }
             learner.step(batch.len(), total);
         }
@@ -141,12 +154,14 @@ impl Learner {
             sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
         }
         let length = dot(&sum, &sum).sqrt();
-        sum.iter_mut().for_each(|value| *value /= length);
+        for value in &mut sum {
+            *value /= length;
+        }
         (length > 0.0).then_some(Encoded { unit: sum, length })
     }
 
     /// Adds the gradient of one query's loss, `-ln` of the share of `about` in the softmax.
-    fn add(&mut self, query: &[usize], bank: &[Vec<usize>], lexical: &[f32], about: &[usize]) {
+    fn add(&mut self, Problem { query, bank, lexical, about }: &Problem) {
         let Some(own) = self.encode(query) else { return };
         let encoded: Vec<Option<Encoded>> = bank.iter().map(|places| self.encode(places)).collect();
         let cosine = |place: usize| encoded[place].as_ref().map_or(0.0, |other| dot(&own.unit, &other.unit));
@@ -236,18 +251,23 @@ mod tests {
     fn the_gradient_is_the_slope_of_the_loss() {
         let mut random = Random::new(2, &[]);
         let mut learner = Learner::new(6, &mut random);
-        let (query, bank) = (vec![0, 1, 1], vec![vec![1, 2], vec![3], vec![], vec![4, 5]]);
-        let (lexical, about) = (vec![0.5, 0.0, 1.0, 0.2], vec![0, 3]);
+        let problem = Problem {
+            query: vec![0, 1, 1],
+            bank: vec![vec![1, 2], vec![3], vec![], vec![4, 5]],
+            lexical: vec![0.5, 0.0, 1.0, 0.2],
+            about: vec![0, 3],
+        };
+        let Problem { query, bank, lexical, about } = &problem;
         let loss = |learner: &Learner| {
-            let own = learner.encode(&query).unwrap();
-            let logits = bank.iter().zip(&lexical).map(|(places, lexical)| {
+            let own = learner.encode(query).unwrap();
+            let logits = bank.iter().zip(lexical).map(|(places, lexical)| {
                 let near = learner.encode(places).map_or(0.0, |other| dot(&own.unit, &other.unit));
                 f64::from(SHARPNESS * near + lexical).exp()
             });
             let powers: Vec<f64> = logits.collect();
             -(about.iter().map(|i| powers[*i]).sum::<f64>() / powers.iter().sum::<f64>()).ln()
         };
-        learner.add(&query, &bank, &lexical, &about);
+        learner.add(&problem);
         let direction: Vec<f32> = (0..learner.values.len()).map(|_| random.normal() as f32).collect();
         let along = |step: f32| {
             let values = learner.values.iter().zip(&direction).map(|(v, d)| v + step * d).collect();

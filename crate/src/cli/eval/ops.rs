@@ -15,7 +15,7 @@ use crate::cli::model::ModelArguments;
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::error::{Error, ErrorCode, Result};
-use crate::evaluation::{OpsOutcome, OpsTotals, ops_totals, read_cases, run_case};
+use crate::evaluation::{OpsOutcome, OpsTotals, Share, ops_totals, read_cases, run_case};
 
 /// Each case is a bank and a turn; it passes when the pipeline decides an operation that the case
 /// accepts, and nothing else but NOOP.
@@ -105,6 +105,9 @@ fn write(folder: &Path, outcomes: &[OpsOutcome], report: &Report) -> std::io::Re
     fs::write(folder.join("report.json"), serde_json::to_string_pretty(report)? + "\n")
 }
 
+/// How many relations are named whose cases failed most.
+const RELATIONS: usize = 10;
+
 /// The failed cases, those first where the wrong operation was the most probable.
 fn worst(outcomes: Vec<OpsOutcome>, most: usize) -> Vec<OpsOutcome> {
     let surest =
@@ -137,6 +140,22 @@ fn text(report: &Report) -> String {
         "target recall@{}: {:.3} of {} cases ({:.3} where a fact was found)",
         recall.k, recall.recall, recall.n, recall.recall_with_fact
     );
+    let part = |share: &Share| format!("{} of {}", share.passed, share.n);
+    let [without, with] = &totals.by_lookalike;
+    if with.n > 0 {
+        let _ = writeln!(text, "targets without a look-alike: {}; with one: {}", part(without), part(with));
+    }
+    let places: Vec<String> = totals.by_place.iter().map(part).collect();
+    if !places.is_empty() {
+        let _ = writeln!(text, "targets by their place, best last: {}", places.join(", "));
+    }
+    let mut relations: Vec<(&String, &Share)> = totals.by_relation.iter().collect();
+    relations.sort_by_key(|(_, share)| std::cmp::Reverse(share.n - share.passed));
+    let relations: Vec<String> =
+        relations.iter().take(RELATIONS).map(|(name, share)| format!("{name} {}", part(share))).collect();
+    if !relations.is_empty() {
+        let _ = writeln!(text, "most missed: {}", relations.join(", "));
+    }
     let _ = writeln!(text, "{} on {}, {:.1} s", report.model, report.device, report.seconds);
     for outcome in &report.worst {
         let _ = writeln!(text, "\n{}  {:?}", outcome.id, outcome.turn);

@@ -88,7 +88,7 @@ pub fn ops_cases(seed: u64, count: usize, split: Split) -> Vec<OpsCase> {
             }
             let decision = example.decisions.first();
             let shown = match decision.filter(|_| TARGETED.contains(&kind)) {
-                Some(decision) if wanted[kind] % 2 == 0 => {
+                Some(decision) if wanted[kind].is_multiple_of(2) => {
                     beside_lookalike(decision, &example, split, &mut random)
                 }
                 Some(decision) => alone(decision, &mut random),

@@ -143,7 +143,9 @@ fn day(at: Timestamp) -> Option<NaiveDate> {
 
 /// The first key that no memory has.
 fn free_key(bank: &[GoldMemory]) -> Option<String> {
-    (0..).map(|number| format!("m{number}")).find(|key| bank.iter().all(|memory| memory.key != *key))
+    (0..=bank.len())
+        .map(|number| format!("m{number}"))
+        .find(|key| bank.iter().all(|memory| memory.key != *key))
 }
 
 #[cfg(test)]
