@@ -3,8 +3,8 @@
     python3 -m venv /tmp/ref && /tmp/ref/bin/pip install torch transformers
     /tmp/ref/bin/python tests/reference/nano.py pkg/models/nano
 
-Compares the logits that the bundle's manifest names with those of transformers, and lets both
-tokenizers' chat template ask nano for a fact.
+Compares the logits that the bundle's manifest names with those of transformers, and prints a prompt
+as its chat template renders it.
 """
 
 import json
@@ -26,11 +26,5 @@ difference = max(abs(logits[i].item() - own) for i, own in zip(check["token_ids"
 print(f"largest difference from the manifest's logits: {difference:.2e}")
 assert difference < 1e-3
 
-messages = [
-    {"role": "system", "content": "extract"},
-    {"role": "user", "content": "> user: I adopted a dog named Scout!"},
-]
-prompt = tokenizer.apply_chat_template(messages, tokenize=False)
-ids = tokenizer(prompt + '{"facts":["', return_tensors="pt", add_special_tokens=False)
-out = model.generate(**ids, max_new_tokens=16, do_sample=False)
-print(tokenizer.decode(out[0]))
+messages = [{"role": "system", "content": "extract"}, {"role": "user", "content": "> user: Hi!"}]
+print(tokenizer.apply_chat_template(messages, tokenize=False))

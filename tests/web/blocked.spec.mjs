@@ -68,9 +68,7 @@ test("an older version that another tab keeps open is STORE_BLOCKED, until that 
 });
 
 // A request that stands in line behind another one gets no event: a deadline ends the wait.
-test("a database that another tab waits to delete is STORE_BLOCKED, at every visit", async ({
-  context,
-}) => {
+test("a database that another tab waits to delete is STORE_BLOCKED, at every visit", async ({ context }) => {
   const page = await context.newPage();
   await open(page);
   await page.evaluate(() => window.memory.close());

@@ -21,7 +21,7 @@ export const statements = [
 export const questions = [
   ["Where do I live?", "Oslo"],
   ["What do I do for work?", "baker"],
-  ["What is my dog's name?", "Pickle"],
-  ["What is my favorite food?", "tacos"],
+  ["And what is my dog's name?", "Pickle"],
+  ["And what is my favorite food now?", "tacos"],
   ["What kind of pet do I have?", "dog"],
 ];
