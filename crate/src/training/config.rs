@@ -63,8 +63,8 @@ pub struct DataConfig {
     /// most of the work.
     #[serde(default = "questions_per_prompt")]
     pub questions_per_prompt: usize,
-    /// The share of examples whose candidates stand in any order. Retrieval puts the right one
-    /// last so often that a model learns the place instead.
+    /// The share of examples whose candidates stand in any order; in the others they stand as
+    /// retrieval has them, the best last.
     #[serde(default)]
     pub shuffled_candidates: f64,
 }

@@ -330,6 +330,7 @@ fn replace_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result
     fs::create_dir_all(&partial).map_err(|error| io(&partial, "created", error))?;
     fill(&partial)?;
     fs::rename(&partial, path).map_err(|error| io(path, "renamed", error))?;
-    let parent = path.parent().unwrap_or(Path::new("."));
+    // A bare name lies in the current folder.
+    let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
     File::open(parent).and_then(|folder| folder.sync_all()).map_err(|error| io(parent, "flushed", error))
 }
