@@ -156,6 +156,11 @@ export class MemoryR1 {
 
     try {
       for (;;) {
+        // An answer keeps nothing, so one that ended before the abort was heard is cancelled all the same.
+        if (stop.signal.aborted) {
+          ready.length = 0;
+          if (settled !== undefined) throw stop.signal.reason;
+        }
         const chunk = ready.shift();
         if (chunk !== undefined) {
           yield chunk;

@@ -189,6 +189,17 @@ describe("the engine in Node", () => {
     });
   });
 
+  it("cancels an answer that had ended unread when it was told to stop", async () => {
+    const scope = { userId: "carol" };
+    const stop = new AbortController();
+    const chunks = memory.answerStream("Where does Carol live?", { ...scope, signal: stop.signal });
+    expect((await chunks.next()).value).toMatchObject({ type: "text" });
+    // Calls are served in their order: when the second has its answer, the first has ended.
+    await memory.answer("Where does Carol live?", scope);
+    stop.abort();
+    await expect(chunks.next()).rejects.toMatchObject({ name: "AbortError" });
+  });
+
   it("stops an answer whose reader went away", async () => {
     const scope = { userId: "carol" };
     for await (const chunk of memory.answerStream("Where does Carol live?", scope)) {
