@@ -19,6 +19,9 @@ use sentences::{Clause, sentences};
 pub(super) use entry::Entry;
 pub(super) use sentences::Said;
 
+/// How often somebody asks for a fact that is not known yet.
+const PROMPTED: f64 = 0.15;
+
 /// How often each operation is wanted among the facts.
 const BALANCE: [(OperationKind, f64); 4] = [
     (OperationKind::Add, 0.40),
@@ -235,7 +238,7 @@ impl Author {
         }
         let other = 1 - me;
         let mut asked = None;
-        if !last && !chat && self.random.chance(0.3) {
+        if !last && !chat && self.random.chance(PROMPTED) {
             if let Some((question, prompt)) = self.prompt(other) {
                 parts.push(question);
                 asked = Some(prompt);
@@ -253,7 +256,7 @@ impl Author {
     fn assistant_turn(&mut self, me: usize, last: bool) -> (String, Vec<GoldFact>, Option<Prompt>) {
         let mut text = self.phrase(me, "assistant");
         if !last
-            && self.random.chance(0.3)
+            && self.random.chance(PROMPTED)
             && let Some((question, prompt)) = self.prompt(1 - me)
         {
             text = if self.random.chance(0.5) { question } else { format!("{text} {question}") };
@@ -341,8 +344,8 @@ impl Author {
             Some((text, fact)) => (text, fact),
             None => (prompt.answer, prompt.relation.fact),
         };
+        // Not counted: else what is asked for would take the place of what is told unasked.
         let (clause, fact, _) = self.say_new(me, prompt.relation, "state", text, fact)?;
-        *self.counts.entry(fact.op).or_default() += 1;
         Some((clause.text, fact))
     }
 }
