@@ -3,6 +3,7 @@
 mod locomo;
 mod metrics;
 mod ops;
+mod places;
 mod report;
 mod run_folder;
 mod scores;
@@ -13,6 +14,7 @@ pub use metrics::{Scores, bleu1, declines, exact_match, f1, normalise_answer};
 pub use ops::{
     Decided, OpScores, OpsOutcome, OpsTotals, Share, TargetRecall, ops_totals, read_cases, run_case,
 };
+pub use places::{PlaceTotals, run_places};
 pub use report::{EvidenceRecall, Intervals, LocomoReport};
 pub use run_folder::RunFolder;
 pub use scores::{Category, CategoryScores, Pair, Tally, Totals, read_pairs};

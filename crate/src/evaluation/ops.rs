@@ -164,11 +164,11 @@ fn check(case: &OpsCase) -> Result<()> {
     Ok(())
 }
 
-/// Runs one case on a bank of its own.
-pub async fn run_case(models: &Models, case: &OpsCase, seed: u64, cancel: &Cancel) -> Result<OpsOutcome> {
+/// The bank of a case, and the case's ids of its memories.
+pub(super) fn bank_of(case: &OpsCase, seed: u64) -> Result<(Journal, HashMap<MemoryId, String>)> {
     let scope = Scope::user("case");
     let now = case.turn.timestamp;
-    let mut journal = Journal::new(seeded_journal_id(seed, &scope), scope.clone())?;
+    let mut journal = Journal::new(seeded_journal_id(seed, &scope), scope)?;
     let said = Timestamp::from_millis(now.millis() - BEFORE).unwrap_or(now);
     let mut names: HashMap<MemoryId, String> = HashMap::new();
     for memory in &case.memories {
@@ -178,6 +178,13 @@ pub async fn run_case(models: &Models, case: &OpsCase, seed: u64, cancel: &Cance
         journal.append(draft.finish())?;
         names.extend(journal.events().last().map(|event| (event.id.clone(), memory.id.clone())));
     }
+    Ok((journal, names))
+}
+
+/// Runs one case on a bank of its own.
+pub async fn run_case(models: &Models, case: &OpsCase, seed: u64, cancel: &Cancel) -> Result<OpsOutcome> {
+    let (journal, names) = bank_of(case, seed)?;
+    let (scope, now) = (journal.scope().clone(), case.turn.timestamp);
     let store = Rc::new(InMemoryStore::default());
     store.append(&scope, 0, journal.events()).await?;
     let agent = MemoryAgent::new(
@@ -240,11 +247,15 @@ fn accepts(accept: &Accept, decided: &[Decided]) -> bool {
         return changes.is_empty();
     }
     let [only] = changes[..] else { return false };
-    let text = only.text.to_lowercase();
     // A DELETE stores no text that could hold the words.
-    let holds =
-        accept.op == "DELETE" || accept.contains.iter().all(|word| text.contains(&word.to_lowercase()));
+    let holds = accept.op == "DELETE" || accepts_text(accept, &only.text);
     only.op == accept.op && (accept.op == "ADD" || only.target == accept.target) && holds
+}
+
+/// Whether a text that is stored holds the words that it must.
+pub(super) fn accepts_text(accept: &Accept, text: &str) -> bool {
+    let text = text.to_lowercase();
+    accept.contains.iter().all(|word| text.contains(&word.to_lowercase()))
 }
 
 /// NOOP is NONE on the wire; the files write the first.

@@ -10,12 +10,17 @@ use clap::Args;
 use futures_lite::future::block_on;
 use serde::Serialize;
 
+use crate::agents::Models;
 use crate::cli::interrupt::on_interrupt;
 use crate::cli::model::ModelArguments;
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
+use crate::datasets::synthetic::OpsCase;
 use crate::error::{Error, ErrorCode, Result};
-use crate::evaluation::{OpsOutcome, OpsTotals, Share, ops_totals, read_cases, run_case};
+use crate::evaluation::{
+    OpsOutcome, OpsTotals, PlaceTotals, Share, ops_totals, read_cases, run_case, run_places,
+};
+use crate::generation::Cancel;
 
 /// Each case is a bank and a turn; it passes when the pipeline decides an operation that the case
 /// accepts, and nothing else but NOOP.
@@ -35,6 +40,10 @@ pub(super) struct Arguments {
     /// Write what became of each case to DIR/cases.jsonl, and the totals to DIR/report.json.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Run the manager alone on each case that has a target and says its fact, with the target in each
+    /// place among the memories in turn.
+    #[arg(long, conflicts_with_all = ["out", "worst"])]
+    places: bool,
     /// Print this many cases that failed, the surest mistakes first.
     #[arg(long, value_name = "N", default_value_t = 0)]
     worst: usize,
@@ -65,6 +74,9 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     }
     let models = arguments.model.load()?;
     let cancel = on_interrupt()?;
+    if arguments.places {
+        return places(arguments, &models, &cases, &cancel, output);
+    }
     let start = Instant::now();
     let mut progress = Progress::new(cases.len() as u64);
     let mut outcomes = Vec::with_capacity(cases.len());
@@ -92,6 +104,35 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     }
     report.worst = worst(outcomes, arguments.worst);
     output.result(&report, || text(&report))
+}
+
+fn places(
+    arguments: &Arguments,
+    models: &Models,
+    cases: &[OpsCase],
+    cancel: &Cancel,
+    output: &mut Output,
+) -> Result<()> {
+    let mut progress = Progress::new(cases.len() as u64);
+    let mut totals = PlaceTotals::default();
+    for (done, case) in (1..).zip(cases) {
+        let passed = block_on(run_places(models, case, arguments.seed, cancel))
+            .map_err(|error| Error::new(error.code(), format!("case {}: {}", case.id, error.message())))?;
+        if let Some(passed) = passed {
+            totals.add(&passed);
+        }
+        progress.at(done, cases.len() as u64, "cases", output);
+    }
+    progress.finish();
+    output.result(&totals, || {
+        let share = |passed: &usize| format!("{:.3}", *passed as f64 / totals.n.max(1) as f64);
+        let shares: Vec<String> = totals.passed.iter().map(share).collect();
+        format!(
+            "{} cases with the right fact; target in the first to the last place: {}",
+            totals.n,
+            shares.join(", ")
+        )
+    })
 }
 
 fn write(folder: &Path, outcomes: &[OpsOutcome], report: &Report) -> std::io::Result<()> {

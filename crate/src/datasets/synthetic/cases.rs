@@ -51,6 +51,9 @@ pub struct OpsCase {
     pub turn: OpsTurn,
     /// Any one of these is right, and nothing beside it but NOOP.
     pub accept: Vec<Accept>,
+    /// What the turn states, its times resolved; nothing where it states none, or the case does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fact: Option<String>,
     /// What the turn is about, a name of the tables; empty where it states nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub relation: String,
@@ -200,6 +203,7 @@ fn case(id: String, example: &TurnExample<'_>, shown: Vec<GoldMemory>) -> OpsCas
             timestamp: example.at,
         },
         accept: vec![accept],
+        fact: decision.map(|decision| decision.gold.resolved.clone()),
         relation,
         lookalike,
     }
