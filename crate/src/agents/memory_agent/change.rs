@@ -65,7 +65,8 @@ impl MemoryAgent {
 
     /// Appends what an export has beyond the journals here. Importing it twice changes nothing;
     /// a journal that parts from the one here is [`ErrorCode::StoreConflict`], and then nothing
-    /// is imported.
+    /// is imported. Only where the platform has no locks can another tab write in between; then the
+    /// journals before that one are imported, and importing again takes up the rest.
     pub async fn import(&self, data: &str) -> Result<Imported> {
         let mut journals = Journal::read_export(data)?;
         journals.sort_by_key(|journal| journal.scope().key());
