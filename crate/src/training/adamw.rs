@@ -36,6 +36,9 @@ type Stretch<'a> = (&'a mut [f32], &'a [f32], &'a mut [f32], &'a mut [f32]);
 
 impl AdamW {
     /// One step: the `step`-th, from 1, at this learning rate, with the gradient scaled first.
+    /// Where `rows` are given, only these rows of the embedding move, and none of it decays:
+    /// each token's vector changes where it is read or wanted, and else stays as it began (the
+    /// lazy Adam of `PyTorch`'s `SparseAdam`).
     #[allow(clippy::too_many_arguments)]
     pub fn step(
         &self,
@@ -46,19 +49,31 @@ impl AdamW {
         step: u64,
         learning_rate: f32,
         scale: f32,
+        rows: Option<&[u32]>,
     ) {
         let correction = |beta: f32| (1.0 - f64::from(beta).powi(step as i32)) as f32;
         let (mean_correction, square_correction) = (correction(self.beta1), correction(self.beta2));
-        for tensor in &layout.tensors {
-            let range = tensor.range();
+        let mut update = |range: std::ops::Range<usize>, decay: f32| {
             let stretch: Stretch<'_> = (
                 &mut parameters[range.clone()],
                 &gradient[range.clone()],
                 &mut moments.mean[range.clone()],
                 &mut moments.square[range],
             );
-            let decay = if tensor.decays() { 1.0 - learning_rate * self.weight_decay } else { 1.0 };
             self.stretch(stretch, scale, decay, learning_rate / mean_correction, square_correction);
+        };
+        for tensor in &layout.tensors {
+            let decay = if tensor.decays() { 1.0 - learning_rate * self.weight_decay } else { 1.0 };
+            match rows {
+                Some(rows) if tensor.range() == layout.embedding() => {
+                    let width = layout.config.hidden_size;
+                    for &row in rows {
+                        let start = tensor.start + row as usize * width;
+                        update(start..start + width, 1.0);
+                    }
+                }
+                _ => update(tensor.range(), decay),
+            }
         }
     }
 
@@ -116,7 +131,7 @@ mod tests {
         for (step, own) in [0.5f64, -1.0, 2.0].into_iter().enumerate() {
             let step = step as i32 + 1;
             let gradient = vec![own as f32 * 2.0; layout.len()];
-            adamw.step(&layout, &mut parameters, &gradient, &mut moments, step as u64, 0.1, 0.5);
+            adamw.step(&layout, &mut parameters, &gradient, &mut moments, step as u64, 0.1, 0.5, None);
             m = 0.9 * m + 0.1 * own;
             v = 0.95 * v + 0.05 * own * own;
             let update =
@@ -126,5 +141,31 @@ mod tests {
         let norm = layout.tensors.iter().find(|tensor| !tensor.decays()).unwrap();
         assert!((f64::from(parameters[0]) - exact[0]).abs() < 1e-6);
         assert!((f64::from(parameters[norm.start]) - exact[1]).abs() < 1e-6);
+    }
+
+    #[test]
+    fn rows_that_are_not_named_stay_as_they_are() {
+        let config = DecoderConfig { vocab_size: 5, ..DecoderConfig::nano() };
+        let layout = Layout::new(config).unwrap();
+        let width = layout.config.hidden_size;
+        let adamw = AdamW { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 };
+        let gradient = vec![1.0; layout.len()];
+        let step = |rows: Option<&[u32]>| {
+            let mut parameters = vec![1.0; layout.len()];
+            let mut moments = Moments::new(layout.len());
+            adamw.step(&layout, &mut parameters, &gradient, &mut moments, 1, 0.1, 1.0, rows);
+            (parameters, moments)
+        };
+        let ((all, _), (named, moments)) = (step(None), step(Some(&[1, 3])));
+        let end = layout.embedding().end;
+        assert_eq!(all[end..], named[end..]);
+        for row in 0..5 {
+            let own = row * width..(row + 1) * width;
+            let moved = row == 1 || row == 3;
+            // A step is the learning rate at first; without decay.
+            let wanted = if moved { 0.9 } else { 1.0 };
+            assert!(named[own.clone()].iter().all(|value| (value - wanted).abs() < 1e-6));
+            assert!(moments.mean[own].iter().all(|mean| (*mean > 0.0) == moved));
+        }
     }
 }

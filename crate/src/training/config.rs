@@ -91,6 +91,18 @@ pub struct Curriculum {
     pub max_length: usize,
 }
 
+/// The sentence encoder whose word vectors nano's embedding begins with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncoderConfig {
+    /// Its folder, in Hugging Face's layout: `model.safetensors` and `vocab.txt`.
+    pub folder: PathBuf,
+    /// How many of its commonest words the vocabulary shall have, said in training or not.
+    pub words: usize,
+    /// The deviation of the first values.
+    pub scale: f64,
+}
+
 /// A run of `memory-r1 train sft`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -147,6 +159,9 @@ pub struct SftConfig {
     pub save_total_limit: usize,
     /// The network.
     pub model: DecoderConfig,
+    /// Where its embedding begins; at random without.
+    #[serde(default)]
+    pub encoder: Option<EncoderConfig>,
     /// The examples.
     pub data: DataConfig,
     /// The weights in the loss.
@@ -219,6 +234,10 @@ impl SftConfig {
             (self.data.dialogues == 0, "data.dialogues is at least 1"),
             (self.loss.prompt_stride == 0, "loss.prompt_stride is at least 1"),
             (!(0.0..=1.0).contains(&self.data.shuffled_candidates), "data.shuffled_candidates is in 0..1"),
+            (
+                self.encoder.as_ref().is_some_and(|encoder| !above_zero(encoder.scale)),
+                "encoder.scale is above 0",
+            ),
             (self.data.questions_per_prompt == 0, "data.questions_per_prompt is at least 1"),
         ];
         match fault.iter().find(|(wrong, _)| *wrong) {

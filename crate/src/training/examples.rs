@@ -167,6 +167,12 @@ impl Example {
         Tree { stem: self.stem.len(), branches }
     }
 
+    /// All tokens, read or wanted.
+    pub fn tokens(&self) -> impl Iterator<Item = u32> + '_ {
+        let branches = self.branches.iter().flat_map(|branch| &branch.tokens);
+        self.stem.iter().chain(branches).copied()
+    }
+
     /// What the network reads.
     pub fn inputs(&self) -> Vec<u32> {
         let branches = self.branches.iter().map(Branch::inputs);

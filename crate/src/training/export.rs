@@ -15,9 +15,22 @@ const LICENCES: [(&str, &str); 2] = [
     ("LICENSE-APACHE", include_str!("../../../LICENSE-APACHE")),
 ];
 
+/// What Apache 2.0 asks of who passes on what was made of an encoder.
+const NOTICE: &str = "\
+The token embeddings of this model began as the word vectors of all-MiniLM-L6-v2
+(sentence-transformers), which is licensed under the Apache License 2.0: see LICENSE-APACHE.
+They were projected onto their principal components, and trained further.
+";
+
 /// Packs a model folder, or a checkpoint, of a run into `out` and returns the bundle's size in
 /// bytes. The bundle says how it was made and how many memories its agents are shown.
 pub fn export(config: &SftConfig, name: &str, model: &Path, out: &Path) -> Result<u64> {
+    let encoder = config.encoder.is_some();
+    let commands = [
+        encoder.then(|| "./build.sh encoder".to_owned()),
+        Some(format!("memory-r1 train sft --config configs/{name}.toml")),
+        Some(format!("memory-r1 train export --config configs/{name}.toml --out pkg/models/{name}")),
+    ];
     let options = PackOptions {
         name: name.to_owned(),
         quantization: Quantization::F16,
@@ -25,13 +38,10 @@ pub fn export(config: &SftConfig, name: &str, model: &Path, out: &Path) -> Resul
         context_length: None,
         candidates_per_speaker: config.data.candidates_per_speaker,
         manager_candidates: config.data.manager_candidates,
-        licence: "MIT OR Apache-2.0".to_owned(),
+        licence: if encoder { "(MIT OR Apache-2.0) AND Apache-2.0" } else { "MIT OR Apache-2.0" }.to_owned(),
         training: TrainingRun {
             run: format!("sft, {} steps, seed {}", config.max_steps, config.seed),
-            commands: vec![
-                format!("memory-r1 train sft --config configs/{name}.toml"),
-                format!("memory-r1 train export --config configs/{name}.toml --out pkg/models/{name}"),
-            ],
+            commands: commands.into_iter().flatten().collect(),
         },
     };
     let mut files = read_files(model)?;
@@ -41,6 +51,9 @@ pub fn export(config: &SftConfig, name: &str, model: &Path, out: &Path) -> Resul
     }
     for (name, text) in LICENCES {
         files.insert(name.to_owned(), text.as_bytes().to_vec());
+    }
+    if encoder {
+        files.insert("NOTICE".to_owned(), NOTICE.as_bytes().to_vec());
     }
     let bundle = futures_lite::future::block_on(pack::<Flex>(&files, &options, &FlexDevice))?;
     write_files(out, &bundle)?;

@@ -8,6 +8,7 @@
 mod adamw;
 mod bpe;
 mod config;
+mod encoder;
 mod examples;
 mod export;
 pub mod network;
@@ -19,7 +20,7 @@ mod word_vectors;
 
 pub use adamw::{AdamW, Moments};
 pub use bpe::{CHAT_TEMPLATE, SPECIAL_TOKENS, TokenizerFiles};
-pub use config::{Curriculum, DataConfig, LossWeights, Schedule, SftConfig, TaskCounts};
+pub use config::{Curriculum, DataConfig, EncoderConfig, LossWeights, Schedule, SftConfig, TaskCounts};
 pub use examples::{Case, Example, Task, cases, tokenize};
 pub use export::export;
 pub use order::Order;

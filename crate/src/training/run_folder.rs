@@ -249,10 +249,25 @@ fn read_tensors(path: &Path) -> Result<HashMap<String, Vec<f32>>> {
         if view.dtype() != Dtype::F32 {
             return Err(broken(path));
         }
-        let values = view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        found.insert(name.to_owned(), values);
+        found.insert(name.to_owned(), floats(view.data()));
     }
     Ok(found)
+}
+
+/// The shape and the values of one tensor of a file.
+pub(super) fn read_shaped(path: &Path, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+    let bytes = fs::read(path).map_err(|error| io(path, "read", error))?;
+    let unfit = || Error::invalid(format!("{} has no tensor {name} of 32-bit numbers", path.display()));
+    let file = SafeTensors::deserialize(&bytes).map_err(|error| unfit().with_source(error))?;
+    let view = file.tensor(name).map_err(|error| unfit().with_source(error))?;
+    if view.dtype() != Dtype::F32 {
+        return Err(unfit());
+    }
+    Ok((view.shape().to_vec(), floats(view.data())))
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
 
 /// All files of a model folder.

@@ -12,6 +12,7 @@ use tracing::info;
 use super::adamw::Moments;
 use super::bpe::TokenizerFiles;
 use super::config::SftConfig;
+use super::encoder::Encoder;
 use super::examples::{Case, Example, cases, tokenize};
 use super::network::Layout;
 use super::order::Order;
@@ -24,6 +25,8 @@ use crate::generation::{Cancel, ChatTemplate, Lexicon, Tokenizer};
 
 /// How many cases the vocabulary is trained on.
 const VOCABULARY_CASES: usize = 30_000;
+/// How often the vocabulary's trainer reads each of an encoder's words.
+const ENCODER_WORDS: usize = 200;
 /// How many dialogues the word vectors are learned from.
 const VECTOR_DIALOGUES: usize = 500;
 /// How many cases the lexicon is learned from.
@@ -50,16 +53,20 @@ pub fn run(config: &SftConfig, resume: bool, stop: &Cancel) -> Result<Outcome> {
     let layout = Layout::new(config.model.clone())?;
     let folder = if resume { RunFolder::open(config)? } else { RunFolder::create(config)? };
     let saved = if resume { folder.load_latest(&layout)? } else { None };
-    let (examples, held_out, tokenizer) = prepare(config, saved.as_ref().map(|(_, files)| files.clone()))?;
-    let state = match saved {
-        Some((state, _)) => state,
-        None => TrainerState {
-            step: 0,
-            tokens: 0,
-            seconds: 0.0,
-            parameters: layout.initialize(config.seed),
-            moments: Moments::new(layout.len()),
-        },
+    let encoder = config.encoder.as_ref().filter(|_| saved.is_none());
+    let encoder = encoder.map(|own| Encoder::load(&own.folder).map(|found| (own, found))).transpose()?;
+    let words: Vec<&str> = encoder.iter().flat_map(|(own, encoder)| encoder.words(own.words)).collect();
+    let files = saved.as_ref().map(|(_, files)| files.clone());
+    let (examples, held_out, tokenizer) = prepare(config, files, &words)?;
+    let state = if let Some((state, _)) = saved {
+        state
+    } else {
+        let mut parameters = layout.initialize(config.seed);
+        if let Some((own, encoder)) = encoder {
+            encoder.initialize(own, &layout, &tokenizer.tokenizer, config.seed, &mut parameters)?;
+        }
+        let moments = Moments::new(layout.len());
+        TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments }
     };
     folder.rewind_logs(state.step)?;
     info!(step = state.step, parameters = layout.len(), "training in {}", folder.path().display());
@@ -78,6 +85,7 @@ struct NanoTokenizer {
 fn prepare(
     config: &SftConfig,
     files: Option<TokenizerFiles>,
+    words: &[&str],
 ) -> Result<(Vec<Example>, Vec<Example>, NanoTokenizer)> {
     let started = Instant::now();
     let data = &config.data;
@@ -94,8 +102,10 @@ fn prepare(
     let validation = cases(data, 1, validation);
     let context = config.model.max_position_embeddings;
     let train_vocabulary = || {
-        let texts: Vec<&str> =
-            training.iter().flatten().take(VOCABULARY_CASES).flat_map(Case::texts).collect();
+        let words: Vec<String> = words.iter().map(|word| format!(" {word}")).collect();
+        let words = words.iter().flat_map(|word| std::iter::repeat_n(word.as_str(), ENCODER_WORDS));
+        let cases = training.iter().flatten().take(VOCABULARY_CASES);
+        let texts: Vec<&str> = cases.flat_map(Case::texts).chain(words).collect();
         TokenizerFiles::train(&texts, config.model.vocab_size, context)
     };
     let mut files = files.map_or_else(train_vocabulary, Ok)?;
@@ -339,6 +349,7 @@ mod tests {
     fn config(folder: &std::path::Path) -> SftConfig {
         let mut config = SftConfig::parse(include_str!("../../../configs/nano.toml")).unwrap();
         config.output_dir = folder.to_owned();
+        config.encoder = None;
         config.model.vocab_size = 700;
         config.model.hidden_size = 48;
         config.model.num_hidden_layers = 2;
@@ -418,7 +429,7 @@ mod tests {
         config.data.questions_per_prompt = 1;
         config.loss.prompt = 0.0;
         (config.max_steps, config.learning_rate, config.weight_decay) = (400, 4e-3, 0.0);
-        let (examples, _, _) = prepare(&config, None).unwrap();
+        let (examples, _, _) = prepare(&config, None, &[]).unwrap();
         let mut chosen: Vec<&Example> = Vec::new();
         for task in [Task::Extract, Task::Manage, Task::Answer] {
             let own = examples.iter().filter(|example| example.task == task && example.len() < 160);
@@ -442,7 +453,7 @@ mod tests {
     #[test]
     fn forced_tokens_and_inserted_lines_are_no_targets() {
         let folder = tempfile::tempdir().unwrap();
-        let (_, _, tokenizer) = prepare(&config(folder.path()), None).unwrap();
+        let (_, _, tokenizer) = prepare(&config(folder.path()), None, &[]).unwrap();
         let template = ChatTemplate::new(Some(tokenizer.files.config.as_bytes()), None).unwrap();
         let line = "8 May 2023: Has a dog named Scout".to_owned();
         let block = crate::agents::Block { speaker: "Caroline".to_owned(), lines: vec![line.clone()] };

@@ -185,6 +185,7 @@ impl Trainer {
         let rate = self.config.learning_rate_at(self.state.step) as f32;
         let (state, gradient) = (&mut self.state, &self.workers[0].gradient);
         let optimizer = self.config.optimizer();
+        let rows = self.config.encoder.is_some().then(|| touched(examples));
         optimizer.step(
             &self.layout,
             &mut state.parameters,
@@ -193,6 +194,7 @@ impl Trainer {
             state.step,
             rate,
             scale,
+            rows.as_deref(),
         );
         Ok(StepReport { tally, grad_norm: norm, tokens })
     }
@@ -345,6 +347,14 @@ impl Worker {
         }
         Ok((tally, predictions))
     }
+}
+
+/// The tokens that stand in the examples, each once: what is read, and with it what is wanted.
+fn touched(examples: &[&Example]) -> Vec<u32> {
+    let mut tokens: Vec<u32> = examples.iter().flat_map(|example| example.tokens()).collect();
+    tokens.sort_unstable();
+    tokens.dedup();
+    tokens
 }
 
 impl Task {

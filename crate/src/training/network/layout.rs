@@ -102,6 +102,16 @@ impl Layout {
         Ok(Self { config, tensors, embedding, blocks, final_norm, len })
     }
 
+    /// Where the embedding lies, a row a token.
+    pub fn embedding(&self) -> std::ops::Range<usize> {
+        self.embedding..self.embedding + self.config.vocab_size * self.config.hidden_size
+    }
+
+    /// Where the gain of the norm before the head lies.
+    pub fn final_norm(&self) -> std::ops::Range<usize> {
+        self.final_norm..self.final_norm + self.config.hidden_size
+    }
+
     /// The width of all query heads.
     pub(super) fn query_width(&self) -> usize {
         self.config.num_attention_heads * self.config.head_dim
