@@ -14,7 +14,7 @@ test("twelve statements, five questions, a reload, and the memory is still there
     if (!right) wrong.push(`${text} wanted ${expected}, got ${JSON.stringify(done)}`);
   }
   console.log(`operations: ${statements.length - wrong.length} of ${statements.length}\n${wrong.join("\n")}`);
-  expect(statements.length - wrong.length, wrong.join("\n")).toBeGreaterThanOrEqual(8);
+  expect(statements.length - wrong.length, wrong.join("\n")).toBeGreaterThanOrEqual(10);
 
   const answer = async () => {
     const misses = [];
@@ -27,7 +27,7 @@ test("twelve statements, five questions, a reload, and the memory is still there
     return questions.length - misses.length;
   };
   const before = await answer();
-  expect(before).toBeGreaterThanOrEqual(3);
+  expect(before).toBeGreaterThanOrEqual(4);
 
   // The memories that the last answer used are lit up in the bank, if it used any.
   const used = await page.locator(".message").last().locator(".used li").count();
