@@ -175,7 +175,7 @@ fn mismatch(folder: &Path) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use safetensors::tensor::{Dtype, TensorView, serialize};
 
     use super::*;
@@ -184,8 +184,8 @@ mod tests {
 
     const WORDS: [&str; 9] = ["[PAD]", "t", "moved", "a", "went", "lyon", "##ved", "to", "dog"];
 
-    /// `moved` and `went` point the same way, `dog` another.
-    fn encoder(folder: &Path) -> Encoder {
+    /// A small encoder's files: `moved` and `went` point the same way, `dog` another.
+    pub(in crate::training) fn write_encoder(folder: &Path) {
         let mut random = Random::new(3, &[]);
         let mut rows: Vec<Vec<f32>> =
             WORDS.iter().map(|_| (0..24).map(|_| random.normal() as f32).collect()).collect();
@@ -194,7 +194,6 @@ mod tests {
         let view = TensorView::new(Dtype::F32, vec![WORDS.len(), 24], &bytes).unwrap();
         std::fs::write(folder.join(WEIGHTS), serialize([(TENSOR, view)], None).unwrap()).unwrap();
         std::fs::write(folder.join("vocab.txt"), WORDS.join("\n")).unwrap();
-        Encoder::load(folder).unwrap()
     }
 
     fn cosine(a: &[f32], b: &[f32]) -> f32 {
@@ -205,7 +204,8 @@ mod tests {
     #[test]
     fn words_that_mean_alike_begin_alike_in_every_form() {
         let folder = tempfile::tempdir().unwrap();
-        let encoder = encoder(folder.path());
+        write_encoder(folder.path());
+        let encoder = Encoder::load(folder.path()).unwrap();
         assert_eq!(encoder.words(2).collect::<Vec<_>>(), ["moved", "went"]);
         let texts = vec!["I moved to Lyon. Moved? moved! I went to a dog, dog. Went. I went Moved"; 20];
         let files = TokenizerFiles::train(&texts, 285, 64).unwrap();
@@ -258,7 +258,7 @@ mod tests {
     fn a_folder_that_is_no_encoder_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         assert!(Encoder::load(folder.path()).is_err());
-        encoder(folder.path());
+        write_encoder(folder.path());
         std::fs::write(folder.path().join("vocab.txt"), "one\ntwo\n").unwrap();
         assert!(Encoder::load(folder.path()).unwrap_err().message().contains("vocab.txt"));
     }

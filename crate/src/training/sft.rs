@@ -344,7 +344,7 @@ mod tests {
     use super::*;
     use crate::generation::{Grammar, PromptFamily};
     use crate::training::examples::Task;
-    use crate::training::{Curriculum, LossWeights, TaskCounts};
+    use crate::training::{Curriculum, EncoderConfig, LossWeights, TaskCounts};
 
     fn config(folder: &std::path::Path) -> SftConfig {
         let mut config = SftConfig::parse(include_str!("../../../configs/nano.toml")).unwrap();
@@ -379,6 +379,12 @@ mod tests {
     fn a_killed_run_goes_on_to_the_same_bits_as_one_that_was_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let (whole, halves) = (folder.path().join("whole"), folder.path().join("halves"));
+        // With an encoder, whose vectors only the beginning may read.
+        crate::training::encoder::tests::write_encoder(folder.path());
+        let config = |output: &std::path::Path| SftConfig {
+            encoder: Some(EncoderConfig { folder: folder.path().to_owned(), words: 3, scale: 0.3 }),
+            ..config(output)
+        };
         let straight = run(&config(&whole), false, &Cancel::default()).unwrap();
         assert!(straight.finished && straight.step == 8);
 
@@ -392,6 +398,7 @@ mod tests {
         let mut metrics = std::fs::read(halves.join("metrics.jsonl")).unwrap_or_default();
         metrics.extend(b"{\"step\":2,\"loss\":1}\n{\"step\":");
         std::fs::write(halves.join("metrics.jsonl"), metrics).unwrap();
+        std::fs::remove_file(folder.path().join("vocab.txt")).unwrap();
         let resumed = run(&config(&halves), true, &Cancel::default()).unwrap();
 
         assert!(resumed.finished);
@@ -403,7 +410,11 @@ mod tests {
         crate::training::export(&config(&whole), "nano", &straight.path, &bundle).unwrap();
         let mut files = crate::training::run_folder::read_files(&bundle).unwrap();
         let manifest = crate::checkpoint::verify(&files).unwrap().unwrap();
-        assert!(files.contains_key("LICENSE-MIT") && manifest.training.commands.len() == 2);
+        assert!(
+            files.contains_key("NOTICE")
+                && files.contains_key("LICENSE-MIT")
+                && manifest.training.commands.len() == 3
+        );
         files.get_mut("model.safetensors").unwrap()[1000] ^= 1;
         assert!(crate::checkpoint::verify(&files).is_err());
     }
