@@ -18,6 +18,7 @@ use memory_r1::bank::{
     seeded_journal_id,
 };
 use memory_r1::error::{Error, ErrorCode, Result};
+use memory_r1::evaluation::{read_cases, run_places};
 use memory_r1::generation::{Cancel, Sampling};
 use memory_r1::store::{InMemoryStore, ScopeLock, Store};
 use scripted::ScriptedModel;
@@ -546,4 +547,30 @@ fn the_bare_agents_work_without_a_store() {
     let bare = agent.answer_agent();
     let answer = bare.answer_from("What dog?", &memories, Sampling::default(), &cancel, &mut deaf);
     assert_eq!(block_on(answer).unwrap(), ("It is \"so\"".to_owned(), vec![0]));
+}
+
+/// A manager that knows no memory but the last one shown is found out by the target's place.
+#[test]
+fn a_manager_that_goes_by_the_place_is_right_in_one_place_only() {
+    let case = |fact: &str| {
+        let memories: Vec<String> = ["Lives in Paris", "Has a cat", "Plays chess", "Is a nurse", "Likes tea"]
+            .iter()
+            .zip(0..)
+            .map(|(text, place)| format!(r#"{{"id":"m{place}","text":"{text}"}}"#))
+            .collect();
+        let line = format!(
+            r#"{{"id":"one","memories":[{}],"turn":{{"speaker":"Ann","text":"Lyon!","timestamp":"2024-05-02T10:00:00Z"}},
+            "accept":[{{"op":"UPDATE","target":"m0","contains":["Lyon"]}}]{fact}}}"#,
+            memories.join(",")
+        );
+        read_cases(line.replace('\n', "").as_bytes()).unwrap().remove(0)
+    };
+    let model = ScriptedModel::new(|task, _| {
+        assert_eq!(task, "manage");
+        Ok(r#"{"event":"UPDATE","id":"4","text":"Lives in Lyon"}"#.to_owned())
+    });
+    let models = Models::one(model);
+    let places = |fact| block_on(run_places(&models, &case(fact), 0, &Cancel::default())).unwrap();
+    assert_eq!(places(r#","fact":"Lives in Lyon""#), Some(vec![false, false, false, false, true]));
+    assert_eq!(places(""), None);
 }
