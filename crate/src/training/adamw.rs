@@ -1,6 +1,7 @@
 //! AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019).
 
-use super::network::Layout;
+use super::network::NamedTensor;
+use super::optimizer::Step;
 
 /// Its constants, under TRL's names.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,55 +16,26 @@ pub struct AdamW {
     pub weight_decay: f32,
 }
 
-/// The running means of every parameter.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Moments {
-    /// The mean of the gradients.
-    pub mean: Vec<f32>,
-    /// The mean of their squares.
-    pub square: Vec<f32>,
-}
-
-impl Moments {
-    /// Before the first step.
-    pub fn new(len: usize) -> Self {
-        Self { mean: vec![0.0; len], square: vec![0.0; len] }
-    }
-}
-
 /// A stretch of the flat buffers: parameters, gradient and both moments.
 type Stretch<'a> = (&'a mut [f32], &'a [f32], &'a mut [f32], &'a mut [f32]);
 
 impl AdamW {
-    /// One step: the `step`-th, from 1, at this learning rate, with the gradient scaled first.
-    /// Where `rows` are given, only these rows of the embedding move, and none of it decays:
-    /// each token's vector changes where it is read or wanted, and else stays as it began (the
-    /// lazy Adam of `PyTorch`'s `SparseAdam`).
-    #[allow(clippy::too_many_arguments)]
-    pub fn step(
-        &self,
-        layout: &Layout,
-        parameters: &mut [f32],
-        gradient: &[f32],
-        moments: &mut Moments,
-        step: u64,
-        learning_rate: f32,
-        scale: f32,
-        rows: Option<&[u32]>,
-    ) {
-        let correction = |beta: f32| (1.0 - f64::from(beta).powi(step as i32)) as f32;
+    /// Moves these tensors.
+    pub fn step(&self, step: &mut Step<'_>, tensors: &[&NamedTensor]) {
+        let correction = |beta: f32| (1.0 - f64::from(beta).powi(step.number as i32)) as f32;
         let (mean_correction, square_correction) = (correction(self.beta1), correction(self.beta2));
+        let (layout, rows) = (step.layout, step.rows);
+        let all = 1.0 - step.learning_rate * self.weight_decay;
         let mut update = |range: std::ops::Range<usize>, decay: f32| {
             let stretch: Stretch<'_> = (
-                &mut parameters[range.clone()],
-                &gradient[range.clone()],
-                &mut moments.mean[range.clone()],
-                &mut moments.square[range],
+                &mut step.parameters[range.clone()],
+                &step.gradient[range.clone()],
+                &mut step.moments.mean[range.clone()],
+                &mut step.moments.square[range],
             );
-            self.stretch(stretch, scale, decay, learning_rate / mean_correction, square_correction);
+            self.stretch(stretch, step.scale, decay, step.learning_rate / mean_correction, square_correction);
         };
-        for tensor in &layout.tensors {
-            let decay = if tensor.decays() { 1.0 - learning_rate * self.weight_decay } else { 1.0 };
+        for tensor in tensors {
             match rows {
                 Some(rows) if tensor.range() == layout.embedding() => {
                     let width = layout.config.hidden_size;
@@ -72,7 +44,7 @@ impl AdamW {
                         update(start..start + width, 1.0);
                     }
                 }
-                _ => update(tensor.range(), decay),
+                _ => update(tensor.range(), if tensor.decays() { all } else { 1.0 }),
             }
         }
     }
@@ -108,6 +80,23 @@ impl AdamW {
 mod tests {
     use super::*;
     use crate::nn::DecoderConfig;
+    use crate::training::network::Layout;
+    use crate::training::optimizer::Moments;
+
+    fn step(
+        adamw: AdamW,
+        layout: &Layout,
+        parameters: &mut [f32],
+        gradient: &[f32],
+        moments: &mut Moments,
+        (number, scale): (u64, f32),
+        rows: Option<&[u32]>,
+    ) {
+        let tensors: Vec<&NamedTensor> = layout.tensors.iter().collect();
+        let learning_rate = 0.1;
+        let mut step = Step { layout, parameters, gradient, moments, number, learning_rate, scale, rows };
+        adamw.step(&mut step, &tensors);
+    }
 
     #[test]
     fn three_steps_are_those_of_pytorch() {
@@ -128,14 +117,14 @@ mod tests {
         let mut parameters = vec![1.0; layout.len()];
         let mut moments = Moments::new(layout.len());
         let (mut exact, mut m, mut v) = ([1.0f64; 2], 0.0f64, 0.0f64);
-        for (step, own) in [0.5f64, -1.0, 2.0].into_iter().enumerate() {
-            let step = step as i32 + 1;
+        for (number, own) in [0.5f64, -1.0, 2.0].into_iter().enumerate() {
+            let number = number as i32 + 1;
             let gradient = vec![own as f32 * 2.0; layout.len()];
-            adamw.step(&layout, &mut parameters, &gradient, &mut moments, step as u64, 0.1, 0.5, None);
+            step(adamw, &layout, &mut parameters, &gradient, &mut moments, (number as u64, 0.5), None);
             m = 0.9 * m + 0.1 * own;
             v = 0.95 * v + 0.05 * own * own;
             let update =
-                0.1 * (m / (1.0 - 0.9f64.powi(step))) / ((v / (1.0 - 0.95f64.powi(step))).sqrt() + 1e-8);
+                0.1 * (m / (1.0 - 0.9f64.powi(number))) / ((v / (1.0 - 0.95f64.powi(number))).sqrt() + 1e-8);
             exact = [exact[0] * 0.99 - update, exact[1] - update];
         }
         let norm = layout.tensors.iter().find(|tensor| !tensor.decays()).unwrap();
@@ -150,13 +139,13 @@ mod tests {
         let width = layout.config.hidden_size;
         let adamw = AdamW { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 };
         let gradient = vec![1.0; layout.len()];
-        let step = |rows: Option<&[u32]>| {
+        let moved = |rows: Option<&[u32]>| {
             let mut parameters = vec![1.0; layout.len()];
             let mut moments = Moments::new(layout.len());
-            adamw.step(&layout, &mut parameters, &gradient, &mut moments, 1, 0.1, 1.0, rows);
+            step(adamw, &layout, &mut parameters, &gradient, &mut moments, (1, 1.0), rows);
             (parameters, moments)
         };
-        let ((all, _), (named, moments)) = (step(None), step(Some(&[1, 3])));
+        let ((all, _), (named, moments)) = (moved(None), moved(Some(&[1, 3])));
         let end = layout.embedding().end;
         assert_eq!(all[end..], named[end..]);
         for row in 0..5 {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::adamw::AdamW;
+use super::muon::Muon;
+use super::optimizer::{Optim, Optimizer};
 use crate::error::{Error, Result};
 use crate::nn::DecoderConfig;
 
@@ -127,6 +129,15 @@ pub struct SftConfig {
     /// Decoupled weight decay of matrices.
     #[serde(default)]
     pub weight_decay: f64,
+    /// What moves the matrices.
+    #[serde(default)]
+    pub optim: Optim,
+    /// The highest learning rate of the matrices that Muon moves; [`Self::learning_rate`] without.
+    #[serde(default)]
+    pub muon_learning_rate: Option<f64>,
+    /// Muon's decay of the mean of gradients.
+    #[serde(default = "momentum")]
+    pub muon_momentum: f64,
     /// AdamW's first constant.
     #[serde(default = "beta1")]
     pub adam_beta1: f64,
@@ -172,6 +183,9 @@ pub struct SftConfig {
     pub curriculum: Option<Curriculum>,
 }
 
+fn momentum() -> f64 {
+    0.95
+}
 fn beta1() -> f64 {
     0.9
 }
@@ -220,6 +234,8 @@ impl SftConfig {
             (!above_zero(self.learning_rate), "learning_rate is above 0"),
             (!(0.0..1.0).contains(&self.warmup_ratio), "warmup_ratio is in 0..1"),
             (self.weight_decay.is_nan() || self.weight_decay < 0.0, "weight_decay is not negative"),
+            (self.muon_learning_rate.is_some_and(|rate| !above_zero(rate)), "muon_learning_rate is above 0"),
+            (!(0.0..1.0).contains(&self.muon_momentum), "muon_momentum is in 0..1"),
             (!(0.0..1.0).contains(&self.adam_beta1), "adam_beta1 is in 0..1"),
             (!(0.0..1.0).contains(&self.adam_beta2), "adam_beta2 is in 0..1"),
             (!above_zero(self.adam_epsilon), "adam_epsilon is above 0"),
@@ -262,12 +278,27 @@ impl SftConfig {
             }
     }
 
-    pub(super) fn optimizer(&self) -> AdamW {
-        AdamW {
-            beta1: self.adam_beta1 as f32,
-            beta2: self.adam_beta2 as f32,
-            epsilon: self.adam_epsilon as f32,
-            weight_decay: self.weight_decay as f32,
+    pub(super) fn optimizer(&self) -> Optimizer {
+        let weight_decay = self.weight_decay as f32;
+        Optimizer {
+            adamw: AdamW {
+                beta1: self.adam_beta1 as f32,
+                beta2: self.adam_beta2 as f32,
+                epsilon: self.adam_epsilon as f32,
+                weight_decay,
+            },
+            muon: match self.optim {
+                Optim::AdamW => None,
+                Optim::Muon => {
+                    let own = self.muon_learning_rate.unwrap_or(self.learning_rate);
+                    Some(Muon {
+                        rate: (own / self.learning_rate) as f32,
+                        momentum: self.muon_momentum as f32,
+                        weight_decay,
+                        threads: self.threads,
+                    })
+                }
+            },
         }
     }
 

@@ -29,9 +29,7 @@ use crate::retrieval::Retriever;
 /// How often a turn that can do without its context is shown without it.
 const WITHOUT_CONTEXT: f64 = 0.25;
 /// How often an answerable question loses the memories that answer it.
-const WITHOUT_SUPPORT: f64 = 0.05;
-/// How many of the unanswerable questions are left: dialogues have more than a person would ask.
-const UNANSWERABLE: f64 = 0.6;
+const WITHOUT_SUPPORT: f64 = 0.08;
 /// How often a question is put to a part of the bank only.
 const PARTIAL_BANK: f64 = 0.4;
 
@@ -355,9 +353,6 @@ fn answer_cases(
     let mut support: Vec<&str> = example.supporting.iter().map(|key| &key[..]).collect();
     let mut answer = example.answer;
     let is_support = |memory: &GoldMemory| example.supporting.contains(&memory.key);
-    if support.is_empty() && !random.chance(UNANSWERABLE) {
-        return None;
-    }
     let without = !support.is_empty() && random.chance(WITHOUT_SUPPORT);
     // A share of the bank between nothing and all of it.
     let share = if random.chance(PARTIAL_BANK) { random.uniform() } else { 1.0 };
@@ -424,9 +419,7 @@ fn answer_cases(
         }
         let support: Vec<&str> = other.supporting.iter().map(|key| &key[..]).collect();
         if support.iter().all(|key| keys.contains(key)) {
-            if !support.is_empty() || random.chance(UNANSWERABLE) {
-                group.push(case(other, &support, other.answer));
-            }
+            group.push(case(other, &support, other.answer));
         } else if !support.iter().any(|key| keys.contains(key)) && random.chance(WITHOUT_SUPPORT) {
             group.push(case(other, &[], UNKNOWN));
         }

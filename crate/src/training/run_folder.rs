@@ -21,10 +21,10 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::adamw::Moments;
 use super::bpe::TokenizerFiles;
 use super::config::SftConfig;
 use super::network::Layout;
+use super::optimizer::Moments;
 use crate::checkpoint::{Files, LEXICON, WORD_VECTORS};
 use crate::error::{Error, ErrorCode, Result};
 

@@ -9,12 +9,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use tracing::info;
 
-use super::adamw::Moments;
 use super::bpe::TokenizerFiles;
 use super::config::SftConfig;
 use super::encoder::Encoder;
 use super::examples::{Case, Example, cases, tokenize};
 use super::network::Layout;
+use super::optimizer::Moments;
 use super::order::Order;
 use super::run_folder::{RunFolder, TrainerState};
 use super::trainer::{Prediction, StepReport, Tally, Trainer};

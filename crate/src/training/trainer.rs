@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::config::{LossWeights, SftConfig};
 use super::examples::{Branch, Example, Task};
 use super::network::{Batch, Layout, Target, Workspace};
+use super::optimizer::Step;
 use super::run_folder::TrainerState;
 use crate::error::{Error, Result};
 use crate::generation::Part;
@@ -184,18 +185,17 @@ impl Trainer {
         let scale = (self.config.max_grad_norm / norm.max(self.config.max_grad_norm)) as f32;
         let rate = self.config.learning_rate_at(self.state.step) as f32;
         let (state, gradient) = (&mut self.state, &self.workers[0].gradient);
-        let optimizer = self.config.optimizer();
         let rows = self.config.encoder.is_some().then(|| touched(examples));
-        optimizer.step(
-            &self.layout,
-            &mut state.parameters,
+        self.config.optimizer().step(Step {
+            layout: &self.layout,
+            parameters: &mut state.parameters,
             gradient,
-            &mut state.moments,
-            state.step,
-            rate,
+            moments: &mut state.moments,
+            number: state.step,
+            learning_rate: rate,
             scale,
-            rows.as_deref(),
-        );
+            rows: rows.as_deref(),
+        });
         Ok(StepReport { tally, grad_norm: norm, tokens })
     }
 

@@ -8,7 +8,7 @@
 
 /// How a matrix lies in its slice.
 #[derive(Clone, Copy)]
-pub(super) struct View<'a> {
+pub(in crate::training) struct View<'a> {
     pub(super) data: &'a [f32],
     pub(super) rows: usize,
     pub(super) cols: usize,
@@ -18,7 +18,7 @@ pub(super) struct View<'a> {
 
 impl<'a> View<'a> {
     /// Rows one behind the other.
-    pub(super) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+    pub(in crate::training) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
         Self::strided(data, rows, cols, cols)
     }
 
@@ -28,7 +28,7 @@ impl<'a> View<'a> {
     }
 
     /// The transpose.
-    pub(super) fn t(self) -> Self {
+    pub(in crate::training) fn t(self) -> Self {
         Self {
             rows: self.cols,
             cols: self.rows,
@@ -49,7 +49,7 @@ fn last(count: usize, stride: usize) -> usize {
 
 /// What happens to the values that the result's place holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Into {
+pub(in crate::training) enum Into {
     /// They are replaced.
     Replace,
     /// The product is added to them.
@@ -57,7 +57,14 @@ pub(super) enum Into {
 }
 
 /// `out = scale * a b` (or `out += …`), where rows of `out` are `out_stride` elements apart.
-pub(super) fn matmul(out: &mut [f32], out_stride: usize, how: Into, scale: f32, a: View<'_>, b: View<'_>) {
+pub(in crate::training) fn matmul(
+    out: &mut [f32],
+    out_stride: usize,
+    how: Into,
+    scale: f32,
+    a: View<'_>,
+    b: View<'_>,
+) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
     assert_eq!(k, b.rows, "matmul: inner dimensions");
     if m == 0 || n == 0 || k == 0 {

@@ -14,6 +14,7 @@ mod math;
 
 pub use forward::{Batch, Losses, Target, Tree, Workspace};
 pub use layout::{Layout, NamedTensor};
+pub(super) use math::{Into, View, matmul};
 
 #[cfg(test)]
 mod tests {
