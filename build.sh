@@ -127,6 +127,11 @@ in_browser() {
     --chromedriver "$(command -v chromedriver)" --mode no-install crate
 }
 
+real_encoder() {
+  encoder
+  on_native test --release --quiet --test encoders -- --ignored
+}
+
 tests() {
   local start=$SECONDS
   step "setup" setup
@@ -136,6 +141,7 @@ tests() {
     on_native clippy --release --all-targets --features cuda --quiet -- -D warnings
   step "clippy on wasm32" on_wasm clippy --release --target wasm32-unknown-unknown --quiet -- -D warnings
   step "Rust tests" on_native test --release --quiet
+  step "all-MiniLM-L6-v2 against Sentence Transformers" real_encoder
   step "command line" native
   step "npm package" wasm
   step "Rust tests in Chromium (WebGPU on a software adapter, and CPU)" in_browser

@@ -2,6 +2,9 @@
 //! model without any training makes nothing but valid decisions on both.
 #![cfg(target_arch = "wasm32")]
 
+#[path = "reference/decoders.rs"]
+mod reference;
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,7 +13,6 @@ use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
 use burn::backend::wgpu::{RuntimeOptions, Wgpu, WgpuDevice, graphics::AutoGraphicsApi, init_setup_async};
 use burn::tensor::{Int, Tensor, TensorData};
-use memory_r1::checkpoint::{self, Files};
 use memory_r1::generation::{
     Cancel, ChatMessage, ChatTemplate, Decision, Grammar, LanguageModel, LocalModel, ModelInfo, PromptFamily,
     Request, Sampling, Tokenizer, no_turn, parse_decision,
@@ -75,24 +77,16 @@ async fn webgpu_and_cpu_agree_on_logits() {
     assert!(difference < 1e-3, "the logits differ by {difference}");
 }
 
-/// What transformers computes (`tests/reference/qwen2.py`), on both backends.
+/// What transformers computes (`tests/reference/decoders.py`), on both backends.
 #[wasm_bindgen_test]
 async fn both_agree_with_transformers() {
-    let files = Files::from([
-        ("config.json".to_owned(), include_bytes!("fixtures/qwen2/tied/config.json").to_vec()),
-        ("model.safetensors".to_owned(), include_bytes!("fixtures/qwen2/tied/model.safetensors").to_vec()),
-    ]);
-    let reference: serde_json::Value =
-        serde_json::from_str(include_str!("fixtures/qwen2/tied/reference.json")).unwrap();
-    let prompt: Vec<i32> = serde_json::from_value(reference["prompt"].clone()).unwrap();
-    let wanted: Vec<f32> = serde_json::from_value(reference["last_logits"].clone()).unwrap();
     let device = gpu().await;
-    let on_cpu = checkpoint::read_decoder::<Flex>(&files, &FlexDevice).unwrap();
-    let on_gpu = checkpoint::read_decoder::<Wgpu>(&files, &device).unwrap();
-    let on_cpu = logits(&on_cpu, &prompt, &FlexDevice).await;
-    let on_gpu = logits(&on_gpu, &prompt, &device).await;
-    assert!(furthest(&on_cpu[..wanted.len()], &wanted) < 1e-4);
-    assert!(furthest(&on_gpu[..wanted.len()], &wanted) < 1e-3);
+    for checkpoint in reference::checkpoints() {
+        let on_cpu = reference::largest_difference::<Flex>(&checkpoint, &FlexDevice).await.unwrap();
+        let on_gpu = reference::largest_difference::<Wgpu>(&checkpoint, &device).await.unwrap();
+        assert!(on_cpu < 1e-4, "{}: {on_cpu}", checkpoint.name);
+        assert!(on_gpu < 1e-3, "{}: {on_gpu}", checkpoint.name);
+    }
 }
 
 const SPECIAL: [&str; 5] = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"];

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 pub use manifest::{FileEntry, MANIFEST, Manifest, Quantization, SelfCheck, TrainingRun, verify};
 pub use pack::{PackOptions, pack};
-pub use weights::{read_decoder, read_weights, write_decoder, write_weights};
+pub use weights::{read_decoder, read_encoder, read_weights, write_decoder, write_weights};
 
 /// File names and contents.
 pub type Files = BTreeMap<String, Vec<u8>>;
@@ -22,6 +22,12 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 pub const CONFIG: &str = "config.json";
 /// `model.safetensors`
 pub const WEIGHTS: &str = "model.safetensors";
+/// `model.safetensors.index.json`: which file has which tensor, where there are several.
+pub const INDEX: &str = "model.safetensors.index.json";
+/// `1_Pooling/config.json`: how a sentence encoder's tokens become one vector.
+pub const POOLING: &str = "1_Pooling/config.json";
+/// `sentence_bert_config.json`: how long a sentence encoder's texts may be.
+pub const SENTENCES: &str = "sentence_bert_config.json";
 /// `lexicon.txt`: the words that a model may write though its prompt has them not.
 pub const LEXICON: &str = "lexicon.txt";
 /// `word_vectors.safetensors`: what retrieval knows of words.

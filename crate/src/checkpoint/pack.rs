@@ -9,7 +9,7 @@ use super::{
 };
 use crate::error::{Error, ErrorCode, Result};
 use crate::kernels::Kernels;
-use crate::nn::{ARCHITECTURE, Decoder, DecoderConfig};
+use crate::nn::{Decoder, DecoderConfig};
 use crate::random::Random;
 
 /// What a bundle says beside its weights.
@@ -63,7 +63,7 @@ pub async fn pack<B: Kernels>(folder: &Files, options: &PackOptions, device: &B:
     let manifest = Manifest {
         format_version: Manifest::FORMAT_VERSION,
         name: options.name.clone(),
-        architecture: ARCHITECTURE.to_owned(),
+        architecture: config.family.architecture().to_owned(),
         quantization: options.quantization,
         files: files.iter().map(entry).collect(),
         prompt_family: options.prompt_family.clone(),

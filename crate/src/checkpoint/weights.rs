@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use burn::tensor::backend::Backend;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
+use serde_json::Value;
 
-use super::{CONFIG, Files, Quantization, WEIGHTS};
+use super::{CONFIG, Files, INDEX, POOLING, Quantization, WEIGHTS};
 use crate::error::{Error, ErrorCode, Result};
-use crate::nn::{Decoder, DecoderConfig, ParameterSpec};
+use crate::kernels::Kernels;
+use crate::nn::{Decoder, DecoderConfig, Encoder, EncoderConfig, ParameterSpec};
 
 fn broken(message: impl Into<String>) -> Error {
     Error::new(ErrorCode::ModelIntegrity, message)
@@ -22,10 +24,12 @@ pub(super) fn shards(files: &Files) -> impl Iterator<Item = (&String, &Vec<u8>)>
 
 /// The configuration of a folder.
 pub(super) fn read_config(files: &Files) -> Result<DecoderConfig> {
-    let bytes = files.get(CONFIG).ok_or_else(|| broken("config.json is missing"))?;
-    let text =
-        std::str::from_utf8(bytes).map_err(|cause| broken("config.json is not text").with_source(cause))?;
-    DecoderConfig::from_json(text)
+    DecoderConfig::from_json(text(files, CONFIG)?)
+}
+
+fn text<'a>(files: &'a Files, name: &str) -> Result<&'a str> {
+    let bytes = files.get(name).ok_or_else(|| broken(format!("{name} is missing")))?;
+    std::str::from_utf8(bytes).map_err(|cause| broken(format!("{name} is not text")).with_source(cause))
 }
 
 /// Builds the decoder that `config.json` and the safetensors files describe. A tensor that is
@@ -41,9 +45,42 @@ pub fn read_decoder<B: Backend>(files: &Files, device: &B::Device) -> Result<Dec
     })
 }
 
+/// Builds the sentence encoder of a folder in the layout of Sentence Transformers. Its pooler, which
+/// sentence embeddings do not use, and its table of positions may be there.
+pub fn read_encoder<B: Kernels>(files: &Files, device: &B::Device) -> Result<Encoder<B>> {
+    let config = EncoderConfig::from_json(text(files, CONFIG)?, files.get(POOLING).map(Vec::as_slice))?;
+    let mut tensors = tensors(files)?;
+    for unused in ["pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"] {
+        tensors.remove(unused);
+    }
+    let encoder = Encoder::from_parameters(&config, device, |spec| take(&mut tensors, spec))?;
+    none_is_left(&tensors)?;
+    Ok(encoder)
+}
+
 /// Every parameter of `config`, in its order, as f32.
 pub fn read_weights(config: &DecoderConfig, files: &Files) -> Result<Vec<(ParameterSpec, Vec<f32>)>> {
-    let mut tensors: BTreeMap<String, TensorView> = BTreeMap::new();
+    let mut tensors = tensors(files)?;
+    let mut weights = Vec::new();
+    for spec in config.parameters() {
+        let values = take(&mut tensors, &spec)?;
+        weights.push((spec, values));
+    }
+    // Some tools write the tied head out a second time.
+    if config.tie_word_embeddings
+        && let Some(head) = tensors.remove("lm_head.weight")
+        && to_f32("lm_head.weight", &head)? != weights[0].1
+    {
+        return Err(broken("lm_head.weight is not the embedding, but config.json says that they are tied"));
+    }
+    none_is_left(&tensors)?;
+    Ok(weights)
+}
+
+/// All tensors of all files.
+fn tensors(files: &Files) -> Result<BTreeMap<String, TensorView<'_>>> {
+    check_index(files)?;
+    let mut tensors = BTreeMap::new();
     for (file, bytes) in shards(files) {
         let shard = SafeTensors::deserialize(bytes)
             .map_err(|cause| broken(format!("{file} is not a safetensors file")).with_source(cause))?;
@@ -56,31 +93,37 @@ pub fn read_weights(config: &DecoderConfig, files: &Files) -> Result<Vec<(Parame
     if tensors.is_empty() {
         return Err(broken("there is no safetensors file with tensors"));
     }
-    let mut weights = Vec::new();
-    for spec in config.parameters() {
-        let view = tensors
-            .remove(&spec.name)
-            .ok_or_else(|| broken(format!("the tensor {} is missing", spec.name)))?;
-        if view.shape() != spec.shape {
-            let (is, wanted) = (view.shape(), &spec.shape);
-            return Err(broken(format!(
-                "the tensor {} has the shape {is:?} instead of {wanted:?}",
-                spec.name
-            )));
-        }
-        let values = to_f32(&spec.name, &view)?;
-        weights.push((spec, values));
+    Ok(tensors)
+}
+
+/// The values of one tensor, which must have the shape that is wanted.
+fn take(tensors: &mut BTreeMap<String, TensorView<'_>>, spec: &ParameterSpec) -> Result<Vec<f32>> {
+    let view =
+        tensors.remove(&spec.name).ok_or_else(|| broken(format!("the tensor {} is missing", spec.name)))?;
+    if view.shape() != spec.shape {
+        let (is, wanted) = (view.shape(), &spec.shape);
+        return Err(broken(format!("the tensor {} has the shape {is:?} instead of {wanted:?}", spec.name)));
     }
-    // Some tools write the tied head out a second time.
-    if config.tie_word_embeddings
-        && let Some(head) = tensors.remove("lm_head.weight")
-        && to_f32("lm_head.weight", &head)? != weights[0].1
-    {
-        return Err(broken("lm_head.weight is not the embedding, but config.json says that they are tied"));
-    }
-    match tensors.into_keys().next() {
+    to_f32(&spec.name, &view)
+}
+
+fn none_is_left(tensors: &BTreeMap<String, TensorView<'_>>) -> Result<()> {
+    match tensors.keys().next() {
         Some(name) => Err(broken(format!("the tensor {name} is left over: the model has no place for it"))),
-        None => Ok(weights),
+        None => Ok(()),
+    }
+}
+
+/// Where the weights lie in several files, all that the index names must be there.
+fn check_index(files: &Files) -> Result<()> {
+    let Some(bytes) = files.get(INDEX) else { return Ok(()) };
+    let index: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let names: Option<Vec<&str>> =
+        index["weight_map"].as_object().and_then(|map| map.values().map(Value::as_str).collect());
+    let names = names.ok_or_else(|| broken(format!("{INDEX} does not map tensors to files")))?;
+    match names.into_iter().find(|name| !files.contains_key(*name)) {
+        Some(name) => Err(broken(format!("{name} is missing, which {INDEX} names"))),
+        None => Ok(()),
     }
 }
 

@@ -9,6 +9,7 @@ mod answer;
 mod database;
 mod device;
 mod devices;
+mod embed;
 mod eval;
 mod export;
 mod generate;
@@ -49,6 +50,8 @@ struct Arguments {
 enum Command {
     /// Chat-templated generation.
     Generate(generate::Arguments),
+    /// Sentence embeddings.
+    Embed(embed::Arguments),
     /// Remember what was said.
     Add(add::Arguments),
     /// Answer a question from what is remembered.
@@ -97,6 +100,7 @@ pub fn main() -> ExitCode {
 fn run(command: &Command, output: &mut Output) -> Result<()> {
     match command {
         Command::Generate(arguments) => generate::run(arguments, output),
+        Command::Embed(arguments) => embed::run(arguments, output),
         Command::Add(arguments) => add::run(arguments, output),
         Command::Answer(arguments) => answer::run(arguments, output),
         Command::Memories(arguments) => memories::run(arguments, output),

@@ -9,9 +9,9 @@ use clap::Args;
 
 use super::device::Device;
 use crate::agents::Models;
-use crate::checkpoint::{COMPANIONS, CONFIG, Files, MANIFEST, WORD_VECTORS};
+use crate::checkpoint::{COMPANIONS, CONFIG, Files, INDEX, MANIFEST, POOLING, SENTENCES, WORD_VECTORS};
 use crate::error::{Error, ErrorCode, Result};
-use crate::generation::{LanguageModel, LocalModel, no_turn};
+use crate::generation::{Embedder, LanguageModel, LocalEmbedder, LocalModel, no_turn};
 use crate::kernels::Kernels;
 use crate::retrieval::Retriever;
 
@@ -19,6 +19,9 @@ use crate::retrieval::Retriever;
 const VARIABLE: &str = "MEMORY_R1_MODEL";
 /// Where the repository keeps the model that ships with the package.
 const BUNDLED: &str = "pkg/models/nano";
+
+/// What is read of a folder beside the weights, licences and [`COMPANIONS`].
+const KNOWN: [&str; 6] = [CONFIG, INDEX, MANIFEST, SENTENCES, "NOTICE", "README.md"];
 
 /// Which model, and where it computes.
 #[derive(Clone, Debug, Args)]
@@ -80,6 +83,29 @@ fn load<B: Kernels>(files: &Files) -> Result<Rc<dyn LanguageModel>> {
     Ok(Rc::new(LocalModel::<B>::load(files, &B::Device::default(), no_turn())?))
 }
 
+/// The sentence encoder of a folder.
+pub(in crate::cli) fn load_embedder(folder: &Path, device: Device) -> Result<Rc<dyn Embedder>> {
+    device.require()?;
+    let files = read_folder(folder)?;
+    let embedder = match device {
+        Device::Cpu => embedder::<burn::backend::Flex>(&files),
+        #[cfg(feature = "cuda")]
+        Device::Cuda => embedder::<burn::backend::Cuda>(&files),
+        #[cfg(any(feature = "vulkan", feature = "webgpu"))]
+        Device::Vulkan | Device::Webgpu => embedder::<burn::backend::wgpu::Wgpu>(&files),
+        // `require` has refused what this build lacks.
+        #[allow(unreachable_patterns)]
+        _ => Err(Error::internal("a device without its backend")),
+    };
+    embedder.map_err(|error| {
+        Error::new(error.code(), format!("the encoder in {}: {}", folder.display(), error.message()))
+    })
+}
+
+fn embedder<B: Kernels>(files: &Files) -> Result<Rc<dyn Embedder>> {
+    Ok(Rc::new(LocalEmbedder::<B>::load(files, &B::Device::default())?))
+}
+
 /// The files of a model's folder: those that a model is read from, its licence and its card.
 pub(in crate::cli) fn read_folder(folder: &Path) -> Result<Files> {
     let unreadable = |path: &Path, error| {
@@ -92,11 +118,15 @@ pub(in crate::cli) fn read_folder(folder: &Path) -> Result<Files> {
         let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { continue };
         // A checkpoint has the optimiser's state beside them.
         let is_weights = name.starts_with("model") && name.ends_with(".safetensors");
-        let is_known = [CONFIG, MANIFEST, "README.md"].contains(&&*name) || COMPANIONS.contains(&&*name);
+        let is_known = KNOWN.contains(&&*name) || COMPANIONS.contains(&&*name);
         if is_weights || is_known || name.starts_with("LICEN") {
             let bytes = fs::read(&path).map_err(|error| unreadable(&path, error))?;
             files.insert(name, bytes);
         }
+    }
+    // The one file that Sentence Transformers keep in a folder of its own.
+    if let Ok(bytes) = fs::read(folder.join(POOLING)) {
+        files.insert(POOLING.to_owned(), bytes);
     }
     if files.contains_key(CONFIG) {
         return Ok(files);

@@ -59,8 +59,11 @@ impl ChatTemplate {
         environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
-        // A prompt must be the same every day: the template is told no date.
-        environment.add_function("strftime_now", |_format: String| String::new());
+        // A prompt must be the same every day: a template that can do without the date is told none
+        // (Llama 3.2's then says 26 Jul 2024, as in its training), another gets an empty one.
+        if !source.contains("strftime_now is defined") {
+            environment.add_function("strftime_now", |_format: String| String::new());
+        }
         environment.add_template_owned(NAME, source.to_owned()).map_err(|cause| {
             Error::new(ErrorCode::ModelUnsupported, "the chat template cannot be parsed").with_source(cause)
         })?;

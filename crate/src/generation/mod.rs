@@ -2,6 +2,7 @@
 
 mod chat_template;
 mod constraint;
+mod embedder;
 mod generator;
 mod grammar;
 mod language_model;
@@ -14,6 +15,7 @@ pub use constraint::{
     Answer, Bitset, Constraint, Decision, Step, TargetToken, TokenTrie, encode_target, facts_json,
     parse_answer, parse_decision, parse_facts,
 };
+pub use embedder::{Embedder, EmbedderInfo, LocalEmbedder};
 pub use generator::{LocalModel, Turn, no_turn, self_check};
 pub use grammar::{Grammar, MAX_ANSWER_TOKENS, MAX_TEXT_TOKENS};
 pub use language_model::{

@@ -3,14 +3,15 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::{Family, Llama3Scaling};
 use crate::error::{Error, ErrorCode, Result};
 
-/// The architecture that this crate runs, as `config.json` names it.
-pub(crate) const ARCHITECTURE: &str = "Qwen2ForCausalLM";
-
-/// The sizes and constants of a Qwen2 decoder, under Hugging Face's names.
+/// The sizes and constants of a decoder, under Hugging Face's names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DecoderConfig {
+    /// What kind of decoder.
+    #[serde(default)]
+    pub family: Family,
     /// How many tokens there are.
     pub vocab_size: usize,
     /// The width of the residual stream.
@@ -31,6 +32,9 @@ pub struct DecoderConfig {
     pub rms_norm_eps: f64,
     /// The base of the rotary frequencies.
     pub rope_theta: f64,
+    /// How the frequencies are stretched, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<Llama3Scaling>,
     /// Whether the head is the embedding.
     pub tie_word_embeddings: bool,
     /// The standard deviation of fresh weights.
@@ -47,6 +51,7 @@ impl DecoderConfig {
     /// nano's sizes: 2.9 million parameters.
     pub fn nano() -> Self {
         Self {
+            family: Family::Qwen2,
             vocab_size: 2048,
             hidden_size: 256,
             intermediate_size: 512,
@@ -57,6 +62,7 @@ impl DecoderConfig {
             max_position_embeddings: 1024,
             rms_norm_eps: 1e-6,
             rope_theta: 10_000.0,
+            rope_scaling: None,
             tie_word_embeddings: true,
             initializer_range: 0.02,
             bos_token_id: None,
@@ -72,11 +78,13 @@ impl DecoderConfig {
         })?;
         let unsupported = |message: String| Err(Error::new(ErrorCode::ModelUnsupported, message));
         let architecture = value["architectures"][0].as_str().unwrap_or_default();
-        if architecture != ARCHITECTURE {
+        let Some(family) = Family::ALL.into_iter().find(|family| family.architecture() == architecture)
+        else {
+            let supported = Family::ALL.map(Family::architecture).join(", ");
             return unsupported(format!(
-                "the architecture {architecture:?} is not supported; supported: {ARCHITECTURE}"
+                "the architecture {architecture:?} is not supported; supported: {supported}"
             ));
-        }
+        };
         let activation = value["hidden_act"].as_str().unwrap_or("silu");
         if activation != "silu" {
             return unsupported(format!("the activation {activation:?} is not supported; supported: silu"));
@@ -84,12 +92,14 @@ impl DecoderConfig {
         // transformers 5 writes `rope_parameters`, older versions `rope_theta` and `rope_scaling`.
         let rope =
             [&value["rope_parameters"], &value["rope_scaling"]].into_iter().find(|rope| rope.is_object());
-        let kind = rope.and_then(|rope| rope["rope_type"].as_str().or(rope["type"].as_str()));
-        if let Some(kind) = kind.filter(|kind| *kind != "default") {
-            return unsupported(format!("rotary scaling {kind:?} is not supported; supported: default"));
-        }
+        let rope_scaling = rope.map(read_scaling).transpose()?.flatten();
         if value["use_sliding_window"] == Value::Bool(true) {
             return unsupported("sliding-window attention is not supported".to_owned());
+        }
+        for name in ["attention_bias", "mlp_bias"] {
+            if value[name] == Value::Bool(true) {
+                return unsupported(format!("{name} is not supported"));
+            }
         }
         let count = |name: &str| {
             value[name].as_u64().filter(|count| *count > 0).map(|count| count as usize).ok_or_else(|| {
@@ -103,6 +113,7 @@ impl DecoderConfig {
             if value[name].is_null() { Ok(default) } else { count(name) }
         };
         let config = Self {
+            family,
             vocab_size: count("vocab_size")?,
             hidden_size,
             intermediate_size: count("intermediate_size")?,
@@ -116,6 +127,7 @@ impl DecoderConfig {
                 .as_f64()
                 .or_else(|| rope.and_then(|rope| rope["rope_theta"].as_f64()))
                 .unwrap_or(10_000.0),
+            rope_scaling,
             tie_word_embeddings: value["tie_word_embeddings"].as_bool().unwrap_or(false),
             initializer_range: value["initializer_range"].as_f64().unwrap_or(0.02),
             bos_token_id: token(&value["bos_token_id"]),
@@ -154,8 +166,12 @@ impl DecoderConfig {
     pub fn to_json(&self) -> String {
         let mut value = serde_json::to_value(self).unwrap_or_default();
         if let Some(fields) = value.as_object_mut() {
-            fields.insert("architectures".into(), vec![ARCHITECTURE].into());
-            fields.insert("model_type".into(), "qwen2".into());
+            fields.remove("family");
+            fields.insert("architectures".into(), vec![self.family.architecture()].into());
+            fields.insert("model_type".into(), self.family.model_type().into());
+            if let Some(scaling) = fields.get_mut("rope_scaling").and_then(Value::as_object_mut) {
+                scaling.insert("rope_type".into(), "llama3".into());
+            }
             fields.insert("hidden_act".into(), "silu".into());
             fields.insert("attention_dropout".into(), 0.0.into());
             fields.insert("use_sliding_window".into(), false.into());
@@ -168,6 +184,21 @@ impl DecoderConfig {
     }
 }
 
+/// What `rope_parameters` or `rope_scaling` say of the frequencies.
+fn read_scaling(rope: &Value) -> Result<Option<Llama3Scaling>> {
+    match rope["rope_type"].as_str().or(rope["type"].as_str()) {
+        None | Some("default") => Ok(None),
+        Some("llama3") => serde_json::from_value(rope.clone()).map(Some).map_err(|cause| {
+            Error::new(ErrorCode::ModelIntegrity, "config.json: the rotary scaling is not complete")
+                .with_source(cause)
+        }),
+        Some(kind) => Err(Error::new(
+            ErrorCode::ModelUnsupported,
+            format!("rotary scaling {kind:?} is not supported; supported: default, llama3"),
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,8 +207,30 @@ mod tests {
     fn a_config_survives_the_way_through_json() {
         let config = DecoderConfig { eos_token_id: vec![1, 4], ..DecoderConfig::nano() };
         assert_eq!(DecoderConfig::from_json(&config.to_json()).unwrap(), config);
-        let config = DecoderConfig::nano();
-        assert_eq!(DecoderConfig::from_json(&config.to_json()).unwrap(), config);
+        for family in Family::ALL {
+            let config = DecoderConfig { family, ..DecoderConfig::nano() };
+            assert_eq!(DecoderConfig::from_json(&config.to_json()).unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn both_spellings_of_rotary_scaling_are_read() {
+        let scaling = r#"{"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,
+            "original_max_position_embeddings":8192,"rope_theta":500000.0}"#;
+        let plain = DecoderConfig { family: Family::Llama, ..DecoderConfig::nano() }.to_json();
+        let old = plain.replacen('{', &format!("{{\"rope_scaling\": {scaling},"), 1);
+        let old = old.replace("\"rope_theta\": 10000.0", "\"rope_theta\": 500000.0");
+        let new = plain.replacen('{', &format!("{{\"rope_parameters\": {scaling},"), 1);
+        let new = new.replace("  \"rope_theta\": 10000.0,\n", "");
+        let (old, new) = (DecoderConfig::from_json(&old).unwrap(), DecoderConfig::from_json(&new).unwrap());
+        assert_eq!(old, new);
+        assert!((old.rope_theta - 500_000.0).abs() < 1e-9);
+        assert!((old.rope_scaling.unwrap().factor - 8.0).abs() < 1e-9);
+        assert_eq!(DecoderConfig::from_json(&old.to_json()).unwrap(), old);
+        let half = plain.replacen('{', "{\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8.0},", 1);
+        let error = DecoderConfig::from_json(&half).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::ModelIntegrity);
+        assert_eq!(error.message(), "config.json: the rotary scaling is not complete");
     }
 
     #[test]
@@ -191,9 +244,12 @@ mod tests {
         let message = refused("Qwen2ForCausalLM", "GPT2LMHeadModel");
         assert_eq!(
             message,
-            "the architecture \"GPT2LMHeadModel\" is not supported; supported: Qwen2ForCausalLM"
+            "the architecture \"GPT2LMHeadModel\" is not supported; supported: Qwen2ForCausalLM, \
+             Qwen3ForCausalLM, LlamaForCausalLM"
         );
         assert!(refused("\"silu\"", "\"gelu\"").contains("gelu"));
+        assert!(refused("{", r#"{"attention_bias": true,"#).contains("attention_bias"));
+        assert!(refused("{", r#"{"rope_scaling": {"type": "yarn"},"#).contains("yarn"));
         assert!(refused("\"use_sliding_window\": false", "\"use_sliding_window\": true").contains("sliding"));
     }
 }

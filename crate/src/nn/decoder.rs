@@ -1,11 +1,12 @@
-//! Qwen2's decoder: RMS norm, rotary embedding, grouped-query attention, SwiGLU.
+//! The decoder: RMS norm, rotary embedding, grouped-query attention, SwiGLU. Families differ in
+//! a few parameters ([`super::Family`]).
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 
-use super::{DecoderConfig, KvCache, read_back};
-use crate::error::Result;
+use super::{DecoderConfig, KvCache, Rotary, read_back};
+use crate::error::{Error, Result};
 use crate::kernels::Kernels;
 use crate::random::{Random, keyed};
 
@@ -24,7 +25,7 @@ pub struct Decoder<B: Backend> {
     config: DecoderConfig,
 }
 
-/// One layer. A projection's weight is `[in, out]`, Hugging Face's transposed.
+/// One layer; what a family has not is none. A projection's weight is `[in, out]`, Hugging Face's transposed.
 #[derive(Module, Debug)]
 pub struct DecoderLayer<B: Backend> {
     /// The norm before attention, `[hidden_size]`
@@ -32,15 +33,19 @@ pub struct DecoderLayer<B: Backend> {
     /// `[hidden_size, heads · head_dim]`
     pub q_proj: Param<Tensor<B, 2>>,
     /// `[heads · head_dim]`
-    pub q_bias: Param<Tensor<B, 1>>,
+    pub q_bias: Option<Param<Tensor<B, 1>>>,
     /// `[hidden_size, kv_heads · head_dim]`
     pub k_proj: Param<Tensor<B, 2>>,
     /// `[kv_heads · head_dim]`
-    pub k_bias: Param<Tensor<B, 1>>,
+    pub k_bias: Option<Param<Tensor<B, 1>>>,
     /// `[hidden_size, kv_heads · head_dim]`
     pub v_proj: Param<Tensor<B, 2>>,
     /// `[kv_heads · head_dim]`
-    pub v_bias: Param<Tensor<B, 1>>,
+    pub v_bias: Option<Param<Tensor<B, 1>>>,
+    /// The norm of each head's query, `[head_dim]`
+    pub q_norm: Option<Param<Tensor<B, 1>>>,
+    /// The norm of each head's key, `[head_dim]`
+    pub k_norm: Option<Param<Tensor<B, 1>>>,
     /// `[heads · head_dim, hidden_size]`
     pub o_proj: Param<Tensor<B, 2>>,
     /// The norm before the feed-forward part, `[hidden_size]`
@@ -80,7 +85,7 @@ pub struct ParameterSpec {
 }
 
 impl ParameterSpec {
-    fn new(name: impl Into<String>, shape: &[usize], kind: ParameterKind) -> Self {
+    pub(super) fn new(name: impl Into<String>, shape: &[usize], kind: ParameterKind) -> Self {
         Self { name: name.into(), shape: shape.to_vec(), kind }
     }
 
@@ -92,31 +97,6 @@ impl ParameterSpec {
 
     fn is_transposed(&self) -> bool {
         matches!(self.kind, ParameterKind::Projection | ParameterKind::ResidualProjection)
-    }
-}
-
-/// Cosines and sines of the positions of one forward pass, `[sequence, head_dim / 2]` each.
-#[derive(Clone, Debug)]
-pub struct Rotary<B: Backend> {
-    cos: Tensor<B, 2>,
-    sin: Tensor<B, 2>,
-}
-
-impl<B: Backend> Rotary<B> {
-    /// The positions `start..start + length`.
-    pub fn new(config: &DecoderConfig, start: usize, length: usize, device: &B::Device) -> Self {
-        let half = config.head_dim / 2;
-        let frequency =
-            |i: usize| 1.0 / (config.rope_theta as f32).powf((2 * i) as f32 / config.head_dim as f32);
-        let frequencies: Vec<f32> = (0..half).map(frequency).collect();
-        let angles: Vec<f32> = (start..start + length)
-            .flat_map(|position| frequencies.iter().map(move |frequency| position as f32 * frequency))
-            .collect();
-        let tensor = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [length, half]), device);
-        Self {
-            cos: tensor(angles.iter().map(|angle| angle.cos()).collect()),
-            sin: tensor(angles.iter().map(|angle| angle.sin()).collect()),
-        }
     }
 }
 
@@ -135,12 +115,16 @@ impl DecoderConfig {
                 all.push(ParameterSpec::new(format!("model.layers.{layer}.{name}"), shape, kind));
             };
             add("input_layernorm.weight", &[hidden], Norm);
-            add("self_attn.q_proj.weight", &[heads, hidden], Projection);
-            add("self_attn.q_proj.bias", &[heads], Bias);
-            add("self_attn.k_proj.weight", &[kv, hidden], Projection);
-            add("self_attn.k_proj.bias", &[kv], Bias);
-            add("self_attn.v_proj.weight", &[kv, hidden], Projection);
-            add("self_attn.v_proj.bias", &[kv], Bias);
+            for (name, width) in [("q", heads), ("k", kv), ("v", kv)] {
+                add(&format!("self_attn.{name}_proj.weight"), &[width, hidden], Projection);
+                if self.family.has_biases() {
+                    add(&format!("self_attn.{name}_proj.bias"), &[width], Bias);
+                }
+            }
+            if self.family.has_head_norms() {
+                add("self_attn.q_norm.weight", &[self.head_dim], Norm);
+                add("self_attn.k_norm.weight", &[self.head_dim], Norm);
+            }
             add("self_attn.o_proj.weight", &[hidden, heads], ResidualProjection);
             add("post_attention_layernorm.weight", &[hidden], Norm);
             add("mlp.gate_proj.weight", &[intermediate, hidden], Projection);
@@ -192,17 +176,33 @@ impl<B: Backend> Decoder<B> {
             let spec = specs.next().unwrap_or_else(|| unreachable!("a decoder has these parameters"));
             values(&spec).map(|values| (spec, values))
         };
+        let (biases, head_norms) = (config.family.has_biases(), config.family.has_head_norms());
         let embed_tokens = matrix(next()?, device);
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for _ in 0..config.num_hidden_layers {
+            let input_layernorm = vector(next()?, device);
+            let mut projection = || {
+                let weight = matrix(next()?, device);
+                let bias = if biases { Some(vector(next()?, device)) } else { None };
+                Ok::<_, Error>((weight, bias))
+            };
+            let ((q_proj, q_bias), (k_proj, k_bias)) = (projection()?, projection()?);
+            let (v_proj, v_bias) = projection()?;
+            let (q_norm, k_norm) = if head_norms {
+                (Some(vector(next()?, device)), Some(vector(next()?, device)))
+            } else {
+                (None, None)
+            };
             layers.push(DecoderLayer {
-                input_layernorm: vector(next()?, device),
-                q_proj: matrix(next()?, device),
-                q_bias: vector(next()?, device),
-                k_proj: matrix(next()?, device),
-                k_bias: vector(next()?, device),
-                v_proj: matrix(next()?, device),
-                v_bias: vector(next()?, device),
+                input_layernorm,
+                q_proj,
+                q_bias,
+                k_proj,
+                k_bias,
+                v_proj,
+                v_bias,
+                q_norm,
+                k_norm,
                 o_proj: matrix(next()?, device),
                 post_attention_layernorm: vector(next()?, device),
                 gate_proj: matrix(next()?, device),
@@ -219,14 +219,17 @@ impl<B: Backend> Decoder<B> {
     pub async fn to_parameters(&self) -> Result<Vec<(ParameterSpec, Vec<f32>)>> {
         let mut tensors = vec![Either::Matrix(&self.embed_tokens)];
         for layer in &self.layers {
+            tensors.push(Either::Vector(&layer.input_layernorm));
+            for (weight, bias) in [
+                (&layer.q_proj, &layer.q_bias),
+                (&layer.k_proj, &layer.k_bias),
+                (&layer.v_proj, &layer.v_bias),
+            ] {
+                tensors.push(Either::Matrix(weight));
+                tensors.extend(bias.as_ref().map(Either::Vector));
+            }
+            tensors.extend([&layer.q_norm, &layer.k_norm].into_iter().flatten().map(Either::Vector));
             tensors.extend([
-                Either::Vector(&layer.input_layernorm),
-                Either::Matrix(&layer.q_proj),
-                Either::Vector(&layer.q_bias),
-                Either::Matrix(&layer.k_proj),
-                Either::Vector(&layer.k_bias),
-                Either::Matrix(&layer.v_proj),
-                Either::Vector(&layer.v_bias),
                 Either::Matrix(&layer.o_proj),
                 Either::Vector(&layer.post_attention_layernorm),
                 Either::Matrix(&layer.gate_proj),
@@ -264,7 +267,10 @@ enum Either<'a, B: Backend> {
     Vector(&'a Param<Tensor<B, 1>>),
 }
 
-fn matrix<B: Backend>((spec, values): (ParameterSpec, Vec<f32>), device: &B::Device) -> Param<Tensor<B, 2>> {
+pub(super) fn matrix<B: Backend>(
+    (spec, values): (ParameterSpec, Vec<f32>),
+    device: &B::Device,
+) -> Param<Tensor<B, 2>> {
     let [rows, columns] = [spec.shape[0], spec.shape[1]];
     let data = if spec.is_transposed() {
         let transposed: Vec<f32> = (0..columns)
@@ -278,7 +284,10 @@ fn matrix<B: Backend>((spec, values): (ParameterSpec, Vec<f32>), device: &B::Dev
     Param::initialized(spec.id(), Tensor::from_data(data, device).require_grad())
 }
 
-fn vector<B: Backend>((spec, values): (ParameterSpec, Vec<f32>), device: &B::Device) -> Param<Tensor<B, 1>> {
+pub(super) fn vector<B: Backend>(
+    (spec, values): (ParameterSpec, Vec<f32>),
+    device: &B::Device,
+) -> Param<Tensor<B, 1>> {
     let data = TensorData::new(values, [spec.shape[0]]);
     Param::initialized(spec.id(), Tensor::from_data(data, device).require_grad())
 }
@@ -365,13 +374,20 @@ impl<B: Kernels> DecoderLayer<B> {
         rotary: &Rotary<B>,
         config: &DecoderConfig,
     ) -> (Tensor<B, 4>, Tensor<B, 4>, Tensor<B, 4>) {
-        let split = |x: Tensor<B, 2>| {
-            let [rows, width] = x.dims();
-            x.reshape([batch, rows / batch, width / config.head_dim, config.head_dim]).swap_dims(1, 2)
+        type Vector<B> = Option<Param<Tensor<B, 1>>>;
+        let heads = |x: Tensor<B, 2>, weight: &Param<Tensor<B, 2>>, bias: &Vector<B>, norm: &Vector<B>| {
+            let [rows, _] = x.dims();
+            let mut x = B::project(x, weight.val(), bias.as_ref().map(Param::val));
+            let [_, width] = x.dims();
+            let (count, head_dim) = (width / config.head_dim, config.head_dim);
+            if let Some(norm) = norm {
+                x = B::rms_norm(x.reshape([rows * count, head_dim]), norm.val(), config.rms_norm_eps);
+            }
+            x.reshape([batch, rows / batch, count, head_dim]).swap_dims(1, 2)
         };
-        let q = split(B::project(x.clone(), self.q_proj.val(), Some(self.q_bias.val())));
-        let k = split(B::project(x.clone(), self.k_proj.val(), Some(self.k_bias.val())));
-        let v = split(B::project(x, self.v_proj.val(), Some(self.v_bias.val())));
+        let q = heads(x.clone(), &self.q_proj, &self.q_bias, &self.q_norm);
+        let k = heads(x.clone(), &self.k_proj, &self.k_bias, &self.k_norm);
+        let v = heads(x, &self.v_proj, &self.v_bias, &None);
         let rotate = |x| B::rotary(x, rotary.cos.clone(), rotary.sin.clone());
         (rotate(q), rotate(k), v)
     }
@@ -401,6 +417,7 @@ mod tests {
     use burn::tensor::Int;
 
     use super::*;
+    use crate::nn::Family;
 
     fn tiny(tie: bool) -> DecoderConfig {
         DecoderConfig {
@@ -444,13 +461,14 @@ mod tests {
     #[test]
     fn every_parameter_gets_a_gradient() {
         let device = FlexDevice;
-        for tie in [true, false] {
-            let decoder = tiny(tie).init::<Autodiff<Flex>>(7, &device);
+        for (tie, family) in [(true, Family::Qwen2), (false, Family::Qwen3), (true, Family::Llama)] {
+            let config = DecoderConfig { family, ..tiny(tie) };
+            let decoder = config.init::<Autodiff<Flex>>(7, &device);
             let tokens = Tensor::<Autodiff<Flex>, 2, Int>::from_data([[1, 2, 3, 4], [5, 6, 7, 8]], &device);
             let hidden = decoder.forward(tokens).reshape([8, 16]);
             let grads = decoder.logits(hidden).powf_scalar(2.0).sum().backward();
             let grads = burn::optim::GradientsParams::from_grads(grads, &decoder);
-            assert_eq!(grads.len(), tiny(tie).parameters().len());
+            assert_eq!(grads.len(), config.parameters().len());
         }
     }
 

@@ -1,16 +1,21 @@
-//! The decoder language model.
+//! The models: decoders that write, and sentence encoders.
 
 mod config;
 mod decoder;
+mod encoder;
+mod family;
 mod kv_cache;
+mod rotary;
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-pub(crate) use config::ARCHITECTURE;
 pub use config::DecoderConfig;
-pub use decoder::{Decoder, DecoderLayer, ParameterKind, ParameterSpec, Rotary};
+pub use decoder::{Decoder, DecoderLayer, ParameterKind, ParameterSpec};
+pub use encoder::{Encoder, EncoderConfig, EncoderLayer, Pooling};
+pub use family::Family;
 pub use kv_cache::KvCache;
+pub use rotary::{Llama3Scaling, Rotary};
 
 use crate::error::{Error, ErrorCode, Result};
 

@@ -69,7 +69,9 @@ impl Muon {
 /// 1.2), by Newton and Schulz's iteration `X ← aX + (bA + cA²)X`, where `A = XXᵀ`.
 fn orthogonalize(mut x: Vec<f32>, rows: usize, cols: usize) -> Vec<f32> {
     let norm = x.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt().max(1e-7) as f32;
-    x.iter_mut().for_each(|value| *value /= norm);
+    for value in &mut x {
+        *value /= norm;
+    }
     let [a, b, c] = POLYNOMIAL;
     let small = rows.min(cols);
     let (mut gram, mut factor) = (vec![0.0; small * small], vec![0.0; small * small]);

@@ -1,7 +1,7 @@
 //! Where each tensor lies in the flat buffer of parameters.
 
 use crate::error::{Error, Result};
-use crate::nn::DecoderConfig;
+use crate::nn::{DecoderConfig, Family};
 use crate::random::Random;
 
 /// One tensor under its Hugging Face name.
@@ -69,6 +69,9 @@ impl Layout {
         config.validate()?;
         if !config.tie_word_embeddings {
             return Err(Error::invalid("model: tie_word_embeddings must be true: no other head is trained"));
+        }
+        if config.family != Family::Qwen2 || config.rope_scaling.is_some() {
+            return Err(Error::invalid("model: only the family qwen2 is trained here, without rope_scaling"));
         }
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let query = config.num_attention_heads * config.head_dim;

@@ -1,6 +1,4 @@
-//! The committed Qwen2 checkpoints, for every backend: natively and in the browser.
-
-use std::collections::BTreeMap;
+//! The committed checkpoints of all families, for every backend: natively and in the browser.
 
 use burn::tensor::{Int, Tensor, TensorData};
 use memory_r1::checkpoint::{Files, read_decoder};
@@ -18,26 +16,35 @@ pub(crate) struct Reference {
     pub(crate) greedy: Vec<u32>,
     long_prompt: Vec<u32>,
     long_last_logits: Vec<f32>,
+    pub(crate) chats: Vec<Chat>,
+}
+
+/// A conversation through the chat template, and the greedy ids behind it.
+#[derive(Deserialize)]
+#[allow(dead_code, reason = "the browser's tests read the logits only")]
+pub(crate) struct Chat {
+    pub(crate) system: Option<String>,
+    pub(crate) prompt: String,
+    pub(crate) prompt_ids: Vec<u32>,
+    pub(crate) ids: Vec<u32>,
 }
 
 /// A model folder and what transformers said about it.
 pub(crate) struct Checkpoint {
-    files: Files,
+    pub(crate) name: &'static str,
+    pub(crate) files: Files,
     pub(crate) reference: Reference,
 }
 
 macro_rules! checkpoint {
-    ($name:literal) => {
+    ($name:literal: $($file:literal)*) => {
         Checkpoint {
-            files: BTreeMap::from([
-                file("config.json", include_bytes!(concat!("../fixtures/qwen2/", $name, "/config.json"))),
-                file(
-                    "model.safetensors",
-                    include_bytes!(concat!("../fixtures/qwen2/", $name, "/model.safetensors")),
-                ),
+            name: $name,
+            files: Files::from([
+                $(($file.to_owned(), include_bytes!(concat!("../fixtures/decoders/", $name, "/", $file)).to_vec()),)*
             ]),
             reference: serde_json::from_slice(include_bytes!(concat!(
-                "../fixtures/qwen2/",
+                "../fixtures/decoders/",
                 $name,
                 "/reference.json"
             )))
@@ -46,18 +53,20 @@ macro_rules! checkpoint {
     };
 }
 
-fn file(name: &str, bytes: &[u8]) -> (String, Vec<u8>) {
-    (name.to_owned(), bytes.to_vec())
-}
-
-/// Head and embedding are one; f32.
-pub(crate) fn tied() -> Checkpoint {
-    checkpoint!("tied")
-}
-
-/// A head of its own; bf16 on disk.
-pub(crate) fn untied() -> Checkpoint {
-    checkpoint!("untied")
+/// Of every family: tied and untied heads, f32 and bf16, one file and several, both spellings of
+/// the rotary settings.
+pub(crate) fn checkpoints() -> [Checkpoint; 5] {
+    [
+        checkpoint!("qwen2_tied": "config.json" "model.safetensors"),
+        checkpoint!("qwen2_untied": "config.json" "model.safetensors"),
+        checkpoint!("qwen3": "config.json" "model.safetensors.index.json"
+            "model-00001-of-00003.safetensors" "model-00002-of-00003.safetensors"
+            "model-00003-of-00003.safetensors"),
+        checkpoint!("llama31": "config.json" "model.safetensors.index.json"
+            "model-00001-of-00003.safetensors" "model-00002-of-00003.safetensors"
+            "model-00003-of-00003.safetensors"),
+        checkpoint!("llama32": "config.json" "model.safetensors"),
+    ]
 }
 
 fn tokens<B: Kernels>(ids: &[u32], device: &B::Device) -> Tensor<B, 2, Int> {
@@ -80,7 +89,7 @@ pub(crate) async fn largest_difference<B: Kernels>(
     checkpoint: &Checkpoint,
     device: &B::Device,
 ) -> Result<f32> {
-    let Checkpoint { files, reference } = checkpoint;
+    let Checkpoint { files, reference, .. } = checkpoint;
     let decoder = read_decoder::<B>(files, device)?;
     let (width, count) = (decoder.config().hidden_size, reference.prompt.len());
     let hidden = decoder.forward(tokens(&reference.prompt, device));
