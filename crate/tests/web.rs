@@ -86,6 +86,10 @@ async fn both_agree_with_transformers() {
         let on_gpu = reference::largest_difference::<Wgpu>(&checkpoint, &device).await.unwrap();
         assert!(on_cpu < 1e-4, "{}: {on_cpu}", checkpoint.name);
         assert!(on_gpu < 1e-3, "{}: {on_gpu}", checkpoint.name);
+        let on_cpu = reference::greedy::<Flex>(&checkpoint, &FlexDevice).await.unwrap();
+        let on_gpu = reference::greedy::<Wgpu>(&checkpoint, &device).await.unwrap();
+        assert_eq!(on_cpu, checkpoint.reference.greedy, "{}", checkpoint.name);
+        assert_eq!(on_gpu, checkpoint.reference.greedy, "{}", checkpoint.name);
     }
 }
 

@@ -16,12 +16,13 @@ pub(crate) struct Reference {
     pub(crate) greedy: Vec<u32>,
     long_prompt: Vec<u32>,
     long_last_logits: Vec<f32>,
+    #[allow(dead_code, reason = "the browser's tests have no command line")]
     pub(crate) chats: Vec<Chat>,
 }
 
 /// A conversation through the chat template, and the greedy ids behind it.
 #[derive(Deserialize)]
-#[allow(dead_code, reason = "the browser's tests read the logits only")]
+#[allow(dead_code, reason = "the browser's tests have no command line")]
 pub(crate) struct Chat {
     pub(crate) system: Option<String>,
     pub(crate) prompt: String,
