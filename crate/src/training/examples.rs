@@ -30,6 +30,9 @@ use crate::retrieval::Retriever;
 const WITHOUT_CONTEXT: f64 = 0.25;
 /// How often an answerable question loses the memories that answer it.
 const WITHOUT_SUPPORT: f64 = 0.08;
+/// How often an unanswerable question is put beside another: dialogues have more of them than a
+/// person would ask.
+const UNANSWERABLE: f64 = 0.5;
 /// How often a question is put to a part of the bank only.
 const PARTIAL_BANK: f64 = 0.4;
 
@@ -419,7 +422,9 @@ fn answer_cases(
         }
         let support: Vec<&str> = other.supporting.iter().map(|key| &key[..]).collect();
         if support.iter().all(|key| keys.contains(key)) {
-            group.push(case(other, &support, other.answer));
+            if !support.is_empty() || random.chance(UNANSWERABLE) {
+                group.push(case(other, &support, other.answer));
+            }
         } else if !support.iter().any(|key| keys.contains(key)) && random.chance(WITHOUT_SUPPORT) {
             group.push(case(other, &[], UNKNOWN));
         }
@@ -497,6 +502,7 @@ mod tests {
     #[test]
     fn retrieval_puts_the_target_last_and_shuffling_anywhere() {
         let mut config = SftConfig::parse(include_str!("../../../configs/nano.toml")).unwrap().data;
+        config.shuffled_candidates = 0.0;
         let dialogues = generate(5, 12, Split::Train, Options::default());
         let (count, share) = last(&config, &dialogues);
         assert!(share > 0.8, "{share}");
