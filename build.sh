@@ -128,7 +128,7 @@ in_browser() {
 }
 
 real_encoder() {
-  encoder
+  (encoder)
   on_native test --release --quiet --test encoders -- --ignored
 }
 

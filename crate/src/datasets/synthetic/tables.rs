@@ -34,6 +34,8 @@ impl<T: Copy> Divided<T> {
         items.sort_by_key(|item| (hash(text(*item)), text(*item)));
         let kept = if items.len() < 2 { 0 } else { items.len().div_ceil(5) };
         let train = items.split_off(kept);
+        // A text that stands twice, on both sides of the cut, is training's.
+        items.retain(|item| train.first().is_none_or(|first| text(*first) != text(*item)));
         Self { train, test: items }
     }
 
@@ -164,7 +166,7 @@ impl Tables {
             parsed.extend(parse_relations(file)?);
         }
         let combos = parse_combos(include_str!("combos.txt"), &parsed)?;
-        let pools = parse_pools(values)?;
+        let mut pools = parse_pools(values)?;
         let kept: BTreeSet<String> = pools
             .values()
             .flat_map(|pool| pool.values.of(Split::Test).iter().filter(|_| !pool.closed))
@@ -173,7 +175,29 @@ impl Tables {
             .collect();
         let words = lines(include_str!("words.txt")).flat_map(|line| line.split(' '));
         let words = words.filter(|word| !kept.contains(&word.to_lowercase())).collect();
-        Ok(Self { relations: parsed, pools, talk: parse_talk(talk)?, combos, words })
+        let mut tables =
+            Self { relations: parsed, pools: BTreeMap::new(), talk: parse_talk(talk)?, combos, words };
+        let said = tables.said_in_training();
+        let is_said = |name: &str| name.split(' ').all(|word| said.contains(word));
+        let is_name = |value: &str| value.starts_with(char::is_uppercase);
+        for pool in pools.values_mut().filter(|pool| !pool.closed) {
+            pool.values.test.retain(|value| !is_name(value) || !is_said(value));
+        }
+        tables.pools = pools;
+        Ok(tables)
+    }
+
+    /// The words of the training split's lines: a name among them would not be new in a test.
+    fn said_in_training(&self) -> BTreeSet<&'static str> {
+        let wordings = self.relations.iter().flat_map(|relation| relation.wordings.values());
+        let wordings = wordings.flat_map(|group| group.of(Split::Train)).map(|wording| wording.text);
+        let talk = self.talk.values().flat_map(|group| group.of(Split::Train)).copied();
+        let combos = self.combos.iter().flat_map(|combo| combo.texts.of(Split::Train)).copied();
+        wordings
+            .chain(talk)
+            .chain(combos)
+            .flat_map(|line| line.split(|c: char| !c.is_alphanumeric()))
+            .collect()
     }
 
     /// One phrase of a kind of talk.
