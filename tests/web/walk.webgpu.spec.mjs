@@ -1,7 +1,7 @@
 // The short walk on the GPU path; here the adapter is software, and slow.
 import { expect, test } from "@playwright/test";
 import { ask, bank, open, tell } from "./page.mjs";
-import { questions, statements } from "./walk.mjs";
+import { statements } from "./walk.mjs";
 
 test("three facts, one question and a reload on WebGPU", async ({ page }) => {
   test.setTimeout(600_000);
@@ -14,14 +14,13 @@ test("three facts, one question and a reload on WebGPU", async ({ page }) => {
   for (const [text] of statements.slice(0, 3)) console.log(text, await tell(page, text, 200_000));
   const kept = await bank(page);
   expect(kept.length).toBeGreaterThanOrEqual(2);
-  const [question, word] = questions[2];
-  const answer = await ask(page, question, 200_000);
-  console.log(question, answer);
+  const answer = await ask(page, "Where do I live?", 200_000);
+  console.log(answer);
 
   await page.reload();
   await expect(page.locator("body[data-ready=true]")).toBeAttached({ timeout: 120_000 });
   expect(await bank(page)).toEqual(kept);
-  expect(answer).toContain(word);
+  expect(answer).toContain("Ghent");
   expect(problems).toEqual([]);
 });
 
