@@ -41,16 +41,7 @@ impl ModelArguments {
         self.device.require()?;
         let folder = self.folder()?;
         let files = read_folder(&folder)?;
-        let model = match self.device {
-            Device::Cpu => load::<burn::backend::Flex>(&files),
-            #[cfg(feature = "cuda")]
-            Device::Cuda => load::<burn::backend::Cuda>(&files),
-            #[cfg(any(feature = "vulkan", feature = "webgpu"))]
-            Device::Vulkan | Device::Webgpu => load::<burn::backend::wgpu::Wgpu>(&files),
-            // `require` has refused what this build lacks.
-            #[allow(unreachable_patterns)]
-            _ => Err(Error::internal("a device without its backend")),
-        };
+        let model = load_on::<dyn LanguageModel>(self.device, &files);
         let models = model.and_then(|model| {
             Ok(Models::one(model)
                 .with_retriever(Retriever::read(files.get(WORD_VECTORS).map(Vec::as_slice))?))
@@ -79,31 +70,43 @@ impl ModelArguments {
     }
 }
 
-fn load<B: Kernels>(files: &Files) -> Result<Rc<dyn LanguageModel>> {
-    Ok(Rc::new(LocalModel::<B>::load(files, &B::Device::default(), no_turn())?))
+/// What is loaded the same way on every backend.
+trait Loaded {
+    fn load<B: Kernels>(files: &Files) -> Result<Rc<Self>>;
+}
+
+impl Loaded for dyn LanguageModel {
+    fn load<B: Kernels>(files: &Files) -> Result<Rc<Self>> {
+        Ok(Rc::new(LocalModel::<B>::load(files, &B::Device::default(), no_turn())?))
+    }
+}
+
+impl Loaded for dyn Embedder {
+    fn load<B: Kernels>(files: &Files) -> Result<Rc<Self>> {
+        Ok(Rc::new(LocalEmbedder::<B>::load(files, &B::Device::default())?))
+    }
+}
+
+/// `device` is one that [`Device::require`] has not refused.
+fn load_on<T: Loaded + ?Sized>(device: Device, files: &Files) -> Result<Rc<T>> {
+    match device {
+        Device::Cpu => T::load::<burn::backend::Flex>(files),
+        #[cfg(feature = "cuda")]
+        Device::Cuda => T::load::<burn::backend::Cuda>(files),
+        #[cfg(any(feature = "vulkan", feature = "webgpu"))]
+        Device::Vulkan | Device::Webgpu => T::load::<burn::backend::wgpu::Wgpu>(files),
+        // `require` has refused what this build lacks.
+        #[allow(unreachable_patterns)]
+        _ => Err(Error::internal("a device without its backend")),
+    }
 }
 
 /// The sentence encoder of a folder.
 pub(in crate::cli) fn load_embedder(folder: &Path, device: Device) -> Result<Rc<dyn Embedder>> {
     device.require()?;
-    let files = read_folder(folder)?;
-    let embedder = match device {
-        Device::Cpu => embedder::<burn::backend::Flex>(&files),
-        #[cfg(feature = "cuda")]
-        Device::Cuda => embedder::<burn::backend::Cuda>(&files),
-        #[cfg(any(feature = "vulkan", feature = "webgpu"))]
-        Device::Vulkan | Device::Webgpu => embedder::<burn::backend::wgpu::Wgpu>(&files),
-        // `require` has refused what this build lacks.
-        #[allow(unreachable_patterns)]
-        _ => Err(Error::internal("a device without its backend")),
-    };
-    embedder.map_err(|error| {
+    load_on::<dyn Embedder>(device, &read_folder(folder)?).map_err(|error| {
         Error::new(error.code(), format!("the encoder in {}: {}", folder.display(), error.message()))
     })
-}
-
-fn embedder<B: Kernels>(files: &Files) -> Result<Rc<dyn Embedder>> {
-    Ok(Rc::new(LocalEmbedder::<B>::load(files, &B::Device::default())?))
 }
 
 /// The files of a model's folder: those that a model is read from, its licence and its card.
