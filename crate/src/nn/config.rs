@@ -28,7 +28,7 @@ pub struct DecoderConfig {
     pub head_dim: usize,
     /// The longest sequence.
     pub max_position_embeddings: usize,
-    /// ε of the RMS norms.
+    /// ε of the norms.
     pub rms_norm_eps: f64,
     /// The base of the rotary frequencies.
     pub rope_theta: f64,
@@ -45,6 +45,10 @@ pub struct DecoderConfig {
     pub eos_token_id: Vec<u32>,
     /// The token that fills up a batch, if any.
     pub pad_token_id: Option<u32>,
+    /// The last such token of a prompt ends the first of the two blocks in which BERT reads it:
+    /// within a block every token sees every other, and the second block sees the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_token_id: Option<u32>,
 }
 
 impl DecoderConfig {
@@ -68,7 +72,14 @@ impl DecoderConfig {
             bos_token_id: None,
             eos_token_id: vec![1],
             pad_token_id: Some(0),
+            block_token_id: None,
         }
+    }
+
+    /// How many tokens of a prompt the first of its two blocks has, see [`Self::block_token_id`].
+    pub fn first_block(&self, prompt: &[u32]) -> usize {
+        let ends = |id: &u32| Some(*id) == self.block_token_id;
+        prompt.iter().rposition(ends).map_or(0, |place| place + 1)
     }
 
     /// Reads a `config.json`.
@@ -85,9 +96,21 @@ impl DecoderConfig {
                 "the architecture {architecture:?} is not supported; supported: {supported}"
             ));
         };
-        let activation = value["hidden_act"].as_str().unwrap_or("silu");
-        if activation != "silu" {
-            return unsupported(format!("the activation {activation:?} is not supported; supported: silu"));
+        let supported = family.activation();
+        let activation = value["hidden_act"].as_str().unwrap_or(supported);
+        if activation != supported {
+            return unsupported(format!(
+                "the activation {activation:?} is not supported; supported: {supported}"
+            ));
+        }
+        let positions = value["position_embedding_type"].as_str().unwrap_or("absolute");
+        if positions != "absolute" {
+            return unsupported(format!("positions of the kind {positions:?} are not supported"));
+        }
+        if family == Family::Bert && value["type_vocab_size"].as_u64().is_some_and(|kinds| kinds != 1) {
+            return unsupported(
+                "a language model with several kinds of segments is not supported".to_owned(),
+            );
         }
         // transformers 5 writes `rope_parameters`, older versions `rope_theta` and `rope_scaling`.
         let rope =
@@ -122,13 +145,13 @@ impl DecoderConfig {
             num_key_value_heads: optional("num_key_value_heads", num_attention_heads)?,
             head_dim: optional("head_dim", hidden_size / num_attention_heads)?,
             max_position_embeddings: count("max_position_embeddings")?,
-            rms_norm_eps: value["rms_norm_eps"].as_f64().unwrap_or(1e-6),
+            rms_norm_eps: value[family.epsilon()].as_f64().unwrap_or(1e-6),
             rope_theta: value["rope_theta"]
                 .as_f64()
                 .or_else(|| rope.and_then(|rope| rope["rope_theta"].as_f64()))
                 .unwrap_or(10_000.0),
             rope_scaling,
-            tie_word_embeddings: value["tie_word_embeddings"].as_bool().unwrap_or(false),
+            tie_word_embeddings: value["tie_word_embeddings"].as_bool().unwrap_or(family == Family::Bert),
             initializer_range: value["initializer_range"].as_f64().unwrap_or(0.02),
             bos_token_id: token(&value["bos_token_id"]),
             eos_token_id: match &value["eos_token_id"] {
@@ -136,6 +159,7 @@ impl DecoderConfig {
                 id => token(id).into_iter().collect(),
             },
             pad_token_id: token(&value["pad_token_id"]),
+            block_token_id: token(&value["block_token_id"]),
         };
         config.validate()?;
         Ok(config)
@@ -151,6 +175,16 @@ impl DecoderConfig {
                     "{} query heads cannot share {} key-value heads evenly",
                     self.num_attention_heads, self.num_key_value_heads
                 ),
+            ));
+        }
+        if self.family == Family::Bert
+            && (self.num_key_value_heads != self.num_attention_heads
+                || self.head_dim * self.num_attention_heads != self.hidden_size
+                || !self.tie_word_embeddings)
+        {
+            return Err(Error::new(
+                ErrorCode::ModelIntegrity,
+                "BERT has as many key-value heads as query heads, which share its width, and a tied head",
             ));
         }
         if self.head_dim == 0 || !self.head_dim.is_multiple_of(2) {
@@ -172,9 +206,20 @@ impl DecoderConfig {
             if let Some(scaling) = fields.get_mut("rope_scaling").and_then(Value::as_object_mut) {
                 scaling.insert("rope_type".into(), "llama3".into());
             }
-            fields.insert("hidden_act".into(), "silu".into());
-            fields.insert("attention_dropout".into(), 0.0.into());
-            fields.insert("use_sliding_window".into(), false.into());
+            fields.insert("hidden_act".into(), self.family.activation().into());
+            if self.family == Family::Bert {
+                for (name, own) in [("attention_probs_dropout_prob", 0.0), ("hidden_dropout_prob", 0.0)] {
+                    fields.insert(name.into(), own.into());
+                }
+                for other in ["rms_norm_eps", "rope_theta", "num_key_value_heads", "head_dim"] {
+                    fields.remove(other);
+                }
+                fields.insert("layer_norm_eps".into(), self.rms_norm_eps.into());
+                fields.insert("type_vocab_size".into(), 1.into());
+            } else {
+                fields.insert("attention_dropout".into(), 0.0.into());
+                fields.insert("use_sliding_window".into(), false.into());
+            }
             fields.insert("torch_dtype".into(), "float32".into());
             if let [id] = self.eos_token_id[..] {
                 fields.insert("eos_token_id".into(), id.into());

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A family of decoder language models; RMS norm, rotary embedding, grouped-query attention and
-/// SwiGLU are common to all.
+/// A family of language models. RMS norm, rotary embedding, grouped-query attention and SwiGLU are
+/// common to all decoders; BERT has layer norm, a table of positions and GELU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
@@ -14,11 +14,14 @@ pub enum Family {
     Qwen3,
     /// Llama 2, 3.1 and 3.2.
     Llama,
+    /// BERT (Devlin et al., 2019) as a prefix language model (Dong et al., "Unified language model
+    /// pre-training", 2019): the prompt is read in both directions, what is written behind it in one.
+    Bert,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Qwen2, Self::Qwen3, Self::Llama];
+    pub const ALL: [Self; 4] = [Self::Qwen2, Self::Qwen3, Self::Llama, Self::Bert];
 
     /// As `config.json` names it under `architectures`.
     pub fn architecture(self) -> &'static str {
@@ -26,6 +29,7 @@ impl Family {
             Self::Qwen2 => "Qwen2ForCausalLM",
             Self::Qwen3 => "Qwen3ForCausalLM",
             Self::Llama => "LlamaForCausalLM",
+            Self::Bert => "BertLMHeadModel",
         }
     }
 
@@ -35,7 +39,18 @@ impl Family {
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
             Self::Llama => "llama",
+            Self::Bert => "bert",
         }
+    }
+
+    /// The activation of the feed-forward part, as `config.json` names it.
+    pub fn activation(self) -> &'static str {
+        if self == Self::Bert { "gelu" } else { "silu" }
+    }
+
+    /// The name of the norms' ε in `config.json`.
+    pub fn epsilon(self) -> &'static str {
+        if self == Self::Bert { "layer_norm_eps" } else { "rms_norm_eps" }
     }
 
     /// Whether queries, keys and values have biases.
