@@ -27,9 +27,11 @@ impl AnswerStream {
             }
         }
         self.rest = Some(rest);
-        if !decoded.is_empty() {
+        // The space that a small model begins with is none of the answer.
+        let new = if self.shown { &decoded } else { decoded.trim_start() };
+        if !new.is_empty() {
             self.shown = true;
-            on_text(&decoded);
+            on_text(new);
         }
     }
 
@@ -73,7 +75,7 @@ mod tests {
 
     #[test]
     fn only_the_answer_is_streamed_however_it_is_cut() {
-        let whole = r#"{"memories":["0","12"],"answer":"a\"],\"answer\":\"\u00e9\ud83d\udc15b 日"}"#;
+        let whole = r#"{"memories":["0","12"],"answer":" a\"],\"answer\":\"\u00e9\ud83d\udc15b 日"}"#;
         let answer = "a\"],\"answer\":\"é🐕b 日";
         let chars: Vec<char> = whole.chars().collect();
         for step in [1, 2, 5, 1000] {

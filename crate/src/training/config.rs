@@ -8,7 +8,7 @@ use super::adamw::AdamW;
 use super::muon::Muon;
 use super::optimizer::{Optim, Optimizer};
 use crate::error::{Error, Result};
-use crate::nn::DecoderConfig;
+use crate::nn::{DecoderConfig, Family};
 
 /// What the learning rate does after its warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -248,6 +248,10 @@ impl SftConfig {
             (self.save_total_limit == 0, "save_total_limit is at least 1"),
             (self.data.batch_size() == 0, "data.batch has at least 1 example"),
             (self.data.dialogues == 0, "data.dialogues is at least 1"),
+            (
+                self.model.family == Family::Bert && self.loss.prompt > 0.0,
+                "loss.prompt is 0 for bert, which sees its whole prompt",
+            ),
             (self.loss.prompt_stride == 0, "loss.prompt_stride is at least 1"),
             (!(0.0..=1.0).contains(&self.data.shuffled_candidates), "data.shuffled_candidates is in 0..1"),
             (

@@ -54,9 +54,30 @@ impl Encoder {
         self.words.iter().map(String::as_str).filter(plain).take(count)
     }
 
+    /// How many numbers a vector has.
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The deviation of the numbers.
+    pub(super) fn deviation(&self) -> f64 {
+        let square = self.vectors.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
+        (square / self.vectors.len().max(1) as f64).sqrt()
+    }
+
+    /// The place of a word of its own vocabulary.
+    pub(super) fn word(&self, word: &str) -> Option<usize> {
+        self.places.get(word).copied()
+    }
+
+    /// The vector at a place.
+    pub(super) fn vector(&self, place: usize) -> &[f32] {
+        &self.vectors[place * self.width..][..self.width]
+    }
+
     /// The place of what a token spells: a word after a space, or at the start of one; else the
     /// middle of a word.
-    fn place(&self, token: &str) -> Option<usize> {
+    pub(super) fn place(&self, token: &str) -> Option<usize> {
         let spelt = token.trim_start().to_lowercase();
         let starts = token.starts_with(' ') || token.starts_with(char::is_uppercase) || spelt.len() == 1;
         let middle = || self.places.get(&format!("##{spelt}"));

@@ -18,11 +18,12 @@ use crate::datasets::synthetic::{
     Decision as GoldDecision, GoldMemory, QuestionExample, SpokenTurn, SyntheticDialogue, TurnExample,
     UNKNOWN, question_examples, turn_examples,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::generation::{
     Answer, ChatMessage, ChatTemplate, Decision, Grammar, Part, PromptFamily, Tokenizer, encode_target,
     facts_json,
 };
+use crate::nn::{DecoderConfig, Family};
 use crate::random::{Random, keyed};
 use crate::retrieval::Retriever;
 
@@ -117,11 +118,18 @@ pub struct Example {
     stem: Vec<u32>,
     /// The rest of each.
     pub branches: Vec<Branch>,
+    /// Whether the stem and the rest of each prompt are the two blocks that BERT reads.
+    in_blocks: bool,
 }
 
 impl Example {
-    /// Tokenizes the cases of a group.
-    pub fn new(group: &[Case], tokenizer: &Arc<Tokenizer>, template: &ChatTemplate) -> Result<Self> {
+    /// Tokenizes the cases of a group for a network of this configuration.
+    pub fn new(
+        group: &[Case],
+        tokenizer: &Arc<Tokenizer>,
+        template: &ChatTemplate,
+        model: &DecoderConfig,
+    ) -> Result<Self> {
         let task = group.first().map_or(Task::Extract, |case| case.task);
         let mut branches = Vec::with_capacity(group.len());
         for case in group {
@@ -132,8 +140,18 @@ impl Example {
             let parts = target.iter().map(|token| token.part).collect();
             branches.push(Branch { kind: case.kind.clone(), tokens, prompt, parts });
         }
-        let mut stem = Vec::new();
-        if let [first, rest @ ..] = &branches[..]
+        let in_blocks = model.family == Family::Bert;
+        let mut shared = 0;
+        if let (true, [first, rest @ ..]) = (in_blocks, &branches[..]) {
+            shared = model.first_block(&first.tokens[..first.prompt]);
+            let block = &first.tokens[..shared];
+            if rest.iter().any(|other| {
+                let prompt = &other.tokens[..other.prompt];
+                prompt[..model.first_block(prompt)] != *block
+            }) {
+                return Err(Error::internal("prompts of one group do not begin with the same block"));
+            }
+        } else if let [first, rest @ ..] = &branches[..]
             && !rest.is_empty()
         {
             let alike = |other: &Branch| {
@@ -142,14 +160,14 @@ impl Example {
             };
             // Something of the prompt stays, which predicts the completion's first token.
             let shortest = branches.iter().map(|branch| branch.prompt).min().unwrap_or(0);
-            let shared = rest.iter().map(alike).min().unwrap_or(0).min(shortest.saturating_sub(1));
-            stem = first.tokens[..shared].to_vec();
-            for branch in &mut branches {
-                branch.tokens.drain(..shared);
-                branch.prompt -= shared;
-            }
+            shared = rest.iter().map(alike).min().unwrap_or(0).min(shortest.saturating_sub(1));
         }
-        Ok(Self { task, stem, branches })
+        let stem = branches.first().map_or_else(Vec::new, |first| first.tokens[..shared].to_vec());
+        for branch in &mut branches {
+            branch.tokens.drain(..shared);
+            branch.prompt -= shared;
+        }
+        Ok(Self { task, stem, branches, in_blocks })
     }
 
     /// How many tokens the network reads.
@@ -165,7 +183,8 @@ impl Example {
     /// How the tokens divide.
     pub fn tree(&self) -> Tree {
         let branches = self.branches.iter().map(|branch| branch.inputs().len()).collect();
-        Tree { stem: self.stem.len(), branches }
+        let prompts = || self.branches.iter().map(|branch| branch.prompt).collect();
+        Tree { stem: self.stem.len(), branches, prompts: self.in_blocks.then(prompts) }
     }
 
     /// All tokens, read or wanted.
@@ -233,14 +252,16 @@ pub fn cases(config: &DataConfig, questions: usize, dialogues: &[SyntheticDialog
     in_two_threads(dialogues.len(), |i| dialogue_cases(config, questions, &dialogues[i]))
 }
 
-/// Tokenizes groups of cases; branches longer than `most` tokens are left out and counted.
+/// Tokenizes groups of cases for a network of this configuration; branches that it has no room for
+/// are left out and counted.
 pub fn tokenize(
     groups: &[Vec<Case>],
     tokenizer: &Arc<Tokenizer>,
     template: &ChatTemplate,
-    most: usize,
+    model: &DecoderConfig,
 ) -> Result<(Vec<Example>, usize)> {
-    let made = in_two_threads(groups.len(), |i| vec![Example::new(&groups[i], tokenizer, template)]);
+    let most = model.max_position_embeddings;
+    let made = in_two_threads(groups.len(), |i| vec![Example::new(&groups[i], tokenizer, template, model)]);
     let mut examples = made.into_iter().collect::<Result<Vec<_>>>()?;
     let mut left_out = 0;
     for example in &mut examples {
@@ -410,7 +431,7 @@ fn answer_cases(
             kind: if known { format!("category {}", example.category) } else { "unknown".to_owned() },
             messages: answer_messages(PromptFamily::Compact, &blocks, example.question),
             grammar: Grammar::Answer { lines: blocks.iter().flat_map(|block| block.lines.clone()).collect() },
-            completion: Answer { memories, answer: answer.to_owned() }.to_json(),
+            completion: answer_completion(memories, answer),
         }
     };
     let mut group = vec![case(example, &support, answer)];
@@ -430,6 +451,12 @@ fn answer_cases(
         }
     }
     Some(group)
+}
+
+/// The answer begins with a space, behind which a word is the token that it is in the memories:
+/// behind a quotation mark it would be spelled in pieces that are written nowhere else.
+fn answer_completion(memories: Vec<usize>, answer: &str) -> String {
+    Answer { memories, answer: format!(" {answer}") }.to_json()
 }
 
 fn lines(shown: &[&GoldMemory]) -> Vec<String> {

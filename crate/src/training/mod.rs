@@ -18,6 +18,7 @@ mod order;
 mod run_folder;
 mod sft;
 mod trainer;
+mod warm_start;
 mod word_vectors;
 
 pub use adamw::AdamW;

@@ -68,9 +68,10 @@ impl Optimizer {
     /// Moves everything once.
     pub fn step(&self, mut step: Step<'_>) {
         let layout = step.layout;
-        let is_matrix = |tensor: &NamedTensor| tensor.decays() && tensor.range() != layout.embedding();
-        let (matrices, rest): (Vec<_>, Vec<_>) =
-            layout.tensors.iter().partition(|tensor| self.muon.is_some() && is_matrix(tensor));
+        let (matrices, rest): (Vec<_>, Vec<_>) = layout
+            .tensors
+            .iter()
+            .partition(|tensor: &&NamedTensor| self.muon.is_some() && layout.is_block_matrix(tensor));
         if let Some(muon) = self.muon {
             muon.step(&mut step, &matrices);
         }

@@ -18,10 +18,11 @@ use super::optimizer::Moments;
 use super::order::Order;
 use super::run_folder::{RunFolder, TrainerState};
 use super::trainer::{Prediction, StepReport, Tally, Trainer};
-use super::word_vectors;
+use super::{warm_start, word_vectors};
 use crate::datasets::synthetic;
 use crate::error::{Error, Result};
 use crate::generation::{Cancel, ChatTemplate, Lexicon, Tokenizer};
+use crate::nn::{DecoderConfig, Family};
 
 /// How many cases the vocabulary is trained on.
 const VOCABULARY_CASES: usize = 30_000;
@@ -50,7 +51,7 @@ pub struct Outcome {
 /// Trains until `max_steps`, `max_seconds` or the caller's stop, whichever is first. At a stop
 /// there is a checkpoint to resume from; the resumed run gives the same weights, bit for bit.
 pub fn run(config: &SftConfig, resume: bool, stop: &Cancel) -> Result<Outcome> {
-    let layout = Layout::new(config.model.clone())?;
+    let mut layout = Layout::new(config.model.clone())?;
     let folder = if resume { RunFolder::open(config)? } else { RunFolder::create(config)? };
     let saved = if resume { folder.load_latest(&layout)? } else { None };
     let encoder = config.encoder.as_ref().filter(|_| saved.is_none());
@@ -58,12 +59,18 @@ pub fn run(config: &SftConfig, resume: bool, stop: &Cancel) -> Result<Outcome> {
     let words: Vec<&str> = encoder.iter().flat_map(|(own, encoder)| encoder.words(own.words)).collect();
     let files = saved.as_ref().map(|(_, files)| files.clone());
     let (examples, held_out, tokenizer) = prepare(config, files, &words)?;
+    layout.config.block_token_id = block_token(&config.model, &tokenizer.tokenizer)?;
     let state = if let Some((state, _)) = saved {
         state
     } else {
         let mut parameters = layout.initialize(config.seed);
         if let Some((own, encoder)) = encoder {
-            encoder.initialize(own, &layout, &tokenizer.tokenizer, config.seed, &mut parameters)?;
+            let (tokenizer, seed) = (&tokenizer.tokenizer, config.seed);
+            if layout.config.family == Family::Bert {
+                warm_start::initialize(&encoder, own, &layout, tokenizer, seed, &mut parameters)?;
+            } else {
+                encoder.initialize(own, &layout, tokenizer, seed, &mut parameters)?;
+            }
         }
         let moments = Moments::new(layout.len());
         TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments }
@@ -101,6 +108,7 @@ fn prepare(
     let training = cases(data, data.questions_per_prompt, training);
     let validation = cases(data, 1, validation);
     let context = config.model.max_position_embeddings;
+    let mut model = config.model.clone();
     let train_vocabulary = || {
         let words: Vec<String> = words.iter().map(|word| format!(" {word}")).collect();
         let words = words.iter().flat_map(|word| std::iter::repeat_n(word.as_str(), ENCODER_WORDS));
@@ -114,8 +122,9 @@ fn prepare(
     let tokenizer =
         Arc::new(Tokenizer::from_bytes(files.tokenizer.as_bytes(), Some(files.config.as_bytes()), None)?);
     let template = ChatTemplate::new(Some(files.config.as_bytes()), None)?;
-    let (examples, left_out) = tokenize(&training, &tokenizer, &template, context)?;
-    let (held_out, _) = tokenize(&validation, &tokenizer, &template, context)?;
+    model.block_token_id = block_token(&model, &tokenizer)?;
+    let (examples, left_out) = tokenize(&training, &tokenizer, &template, &model)?;
+    let (held_out, _) = tokenize(&validation, &tokenizer, &template, &model)?;
     if examples.is_empty() {
         return Err(Error::invalid("the dialogues give no example"));
     }
@@ -131,6 +140,18 @@ fn prepare(
     }
     info!(left_out, seconds = started.elapsed().as_secs_f64(), "examples are ready");
     Ok((examples, held_out, NanoTokenizer { files, tokenizer }))
+}
+
+/// The token that ends the first block of a prompt, where the network reads blocks: a prompt's last
+/// line is the second.
+fn block_token(model: &DecoderConfig, tokenizer: &Tokenizer) -> Result<Option<u32>> {
+    if model.family != Family::Bert {
+        return Ok(None);
+    }
+    match tokenizer.encode("\n")?[..] {
+        [id] => Ok(Some(id)),
+        _ => Err(Error::internal("a line break is not one token")),
+    }
 }
 
 /// The words that completions say and their prompts do not.
@@ -479,7 +500,7 @@ mod tests {
             grammar: Grammar::Answer { lines: vec![line] },
             completion: r#"{"memories":["0"],"answer":"Scout"}"#.to_owned(),
         };
-        let example = Example::new(&[case], &tokenizer.tokenizer, &template).unwrap();
+        let example = Example::new(&[case], &tokenizer.tokenizer, &template, &DecoderConfig::nano()).unwrap();
         let decode = |ids: &[u32]| tokenizer.tokenizer.decode(ids).unwrap();
         assert_eq!(
             decode(example.branches[0].completion()),

@@ -1,18 +1,18 @@
 //! From the targets' coefficients back to the gradient of every parameter.
 
 use super::forward::{Activations, Batch, Tree, Workspace, room, sum_rows};
-use super::layout::Layout;
+use super::layout::{Block, Layout, Parts};
 use super::math::{Into, View, dot, matmul, rms_norm_backward, swiglu_backward, wide};
 
 /// The products `out = input weight^T` of a batch of `n` rows, backwards.
-struct Linear<'a> {
-    parameters: &'a [f32],
-    n: usize,
+pub(super) struct Linear<'a> {
+    pub(super) parameters: &'a [f32],
+    pub(super) n: usize,
 }
 
 impl Linear<'_> {
     /// Adds the gradient of the weight at `start` and writes that of the input.
-    fn backward(
+    pub(super) fn backward(
         &self,
         gradient: &mut [f32],
         start: usize,
@@ -52,15 +52,30 @@ impl Workspace {
             let place = &mut dx_rows[target.row * hidden..][..hidden];
             place.iter_mut().zip(row).for_each(|(place, value)| *place += value);
         }
-        for i in (0..layout.blocks.len()).rev() {
+        for i in (0..layout.config.num_hidden_layers).rev() {
             let mut block = std::mem::take(&mut self.blocks[i]);
-            self.block_backward(layout, parameters, batch, i, &mut block, &mut dx, gradient);
+            match &layout.parts {
+                Parts::Qwen2 { blocks, .. } => {
+                    self.block_backward(layout, blocks[i], parameters, batch, &mut block, &mut dx, gradient);
+                }
+                Parts::Bert(parts) => {
+                    let at = &parts.blocks[i];
+                    self.bert_block_backward(layout, at, parameters, batch, &mut block, &mut dx, gradient);
+                }
+            }
             self.blocks[i] = block;
         }
-        let embedding = &mut gradient[layout.embedding..];
-        for (row, &token) in dx.chunks_exact(hidden).zip(&batch.tokens) {
-            let place = &mut embedding[token as usize * hidden..][..hidden];
-            place.iter_mut().zip(row).for_each(|(place, value)| *place += value);
+        match &layout.parts {
+            Parts::Qwen2 { .. } => {
+                let embedding = &mut gradient[layout.embedding..];
+                for (row, &token) in dx.chunks_exact(hidden).zip(&batch.tokens) {
+                    let place = &mut embedding[token as usize * hidden..][..hidden];
+                    place.iter_mut().zip(row).for_each(|(place, value)| *place += value);
+                }
+            }
+            Parts::Bert(parts) => {
+                self.bert_embed_backward(layout, parts, parameters, batch, &dx, gradient);
+            }
         }
         self.dx = dx;
     }
@@ -88,6 +103,9 @@ impl Workspace {
                 }
             },
         );
+        if let Parts::Bert(parts) = &layout.parts {
+            sum_rows(&mut gradient[parts.head_bias..][..vocab], dlogits);
+        }
         let table = layout.embedding..layout.embedding + vocab * hidden;
         let dlogits = View::new(dlogits, count, vocab);
         let normed = View::new(&self.normed, count, hidden);
@@ -95,9 +113,13 @@ impl Workspace {
         let dnormed = room(&mut self.dnormed, count * hidden);
         let embedding = View::new(&parameters[table], vocab, hidden);
         matmul(dnormed, hidden, Into::Replace, 1.0, dlogits, embedding);
+        if let Parts::Bert(parts) = &layout.parts {
+            self.bert_head_backward(layout, parts, parameters, count, gradient);
+            return;
+        }
         let dpicked = room(&mut self.dpicked, count * hidden);
         dpicked.fill(0.0);
-        let gain = layout.final_norm..layout.final_norm + hidden;
+        let gain = layout.final_norm();
         rms_norm_backward(
             dpicked,
             &mut gradient[gain.clone()],
@@ -112,14 +134,14 @@ impl Workspace {
     fn block_backward(
         &mut self,
         layout: &Layout,
+        at: Block,
         parameters: &[f32],
         batch: &Batch,
-        index: usize,
         a: &mut Activations,
         dx: &mut [f32],
         gradient: &mut [f32],
     ) {
-        let (config, at) = (&layout.config, layout.blocks[index]);
+        let config = &layout.config;
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let (query, qkv_width) = (layout.query_width(), layout.qkv_width());
         let n = batch.tokens.len();
@@ -161,7 +183,7 @@ impl Workspace {
     }
 
     /// From `dmixed` to `dqkv`, whose queries and keys are still turned.
-    fn attention_backward(&mut self, layout: &Layout, trees: &[Tree], a: &Activations) {
+    pub(super) fn attention_backward(&mut self, layout: &Layout, trees: &[Tree], a: &Activations) {
         let config = &layout.config;
         let (head, width, query) = (config.head_dim, layout.qkv_width(), layout.query_width());
         let group = config.num_attention_heads / config.num_key_value_heads;
@@ -186,14 +208,10 @@ impl Workspace {
                 wide(
                     #[inline(always)]
                     || {
-                        for ((i, ds), p) in
-                            ds.chunks_exact_mut(length).enumerate().zip(p.chunks_exact(length))
-                        {
-                            let (ds, future) = ds.split_at_mut(i + 1);
-                            let p = &p[..=i];
+                        // What a token does not see has the probability 0, and so no slope.
+                        for (ds, p) in ds.chunks_exact_mut(length).zip(p.chunks_exact(length)) {
                             let mean = dot(ds, p);
                             ds.iter_mut().zip(p).for_each(|(ds, p)| *ds = (*ds - mean) * p * scale);
-                            future.fill(0.0);
                         }
                     },
                 );

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::layout::Layout;
+use super::layout::{Block, Layout, Parts};
 use super::math::{Into, View, add_rows, argmax, matmul, rms_norm, rotate, softmax, swiglu, wide};
 use crate::error::{Error, Result};
 
@@ -26,6 +26,9 @@ pub struct Tree {
     pub stem: usize,
     /// How many tokens follow in each.
     pub branches: Vec<usize>,
+    /// How many tokens at the start of each branch are its prompt, which then, like the stem, is
+    /// read in both directions: BERT's two blocks. None where a token sees what stands before it only.
+    pub prompts: Option<Vec<usize>>,
 }
 
 impl Tree {
@@ -40,20 +43,23 @@ impl Tree {
     }
 
     /// The position of every token in its own sequence.
-    fn positions(&self) -> impl Iterator<Item = usize> + '_ {
+    pub(super) fn positions(&self) -> impl Iterator<Item = usize> + '_ {
         let behind = |length: &usize| self.stem..self.stem + length;
         (0..self.stem).chain(self.branches.iter().flat_map(behind))
     }
 
-    /// For every token, the earlier ones that it does not see: the branches before its own.
-    fn unseen(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+    /// For every token, where what it sees ends, and before that what it does not see: the
+    /// branches before its own.
+    fn seen(&self) -> impl Iterator<Item = (usize, Range<usize>)> + '_ {
+        let of_stem = (0..self.stem).map(|i| (if self.prompts.is_some() { self.stem } else { i + 1 }, 0..0));
         let mut start = self.stem;
-        let branches = self.branches.iter().flat_map(move |&length| {
-            let unseen = self.stem..start;
+        let branches = self.branches.iter().enumerate().flat_map(move |(place, &length)| {
+            let prompt = self.prompts.as_ref().map_or(0, |prompts| prompts[place]);
+            let own = start;
             start += length;
-            std::iter::repeat_n(unseen, length)
+            (0..length).map(move |i| (own + (i + 1).max(prompt), self.stem..own))
         });
-        std::iter::repeat_n(0..0, self.stem).chain(branches)
+        of_stem.chain(branches)
     }
 }
 
@@ -71,7 +77,7 @@ pub struct Batch {
 impl Batch {
     /// Appends a sequence; the rows of its targets count from its own start.
     pub fn push(&mut self, tokens: &[u32], targets: impl IntoIterator<Item = Target>) {
-        self.push_tree(tokens, Tree { stem: 0, branches: vec![tokens.len()] }, targets);
+        self.push_tree(tokens, Tree { stem: 0, branches: vec![tokens.len()], prompts: None }, targets);
     }
 
     /// Appends sequences that begin alike; the rows of the targets count from the stem's start.
@@ -96,7 +102,13 @@ impl Batch {
         let longest = |tree: &Tree| tree.stem + tree.branches.iter().max().copied().unwrap_or(0);
         let fits = self.trees.iter().all(|tree| longest(tree) <= config.max_position_embeddings);
         let targets = self.targets.iter().all(|t| t.row < self.tokens.len() && known(t.token));
-        if whole && fits && targets && self.tokens.iter().all(|&token| known(token)) {
+        let prompts = self.trees.iter().all(|tree| {
+            tree.prompts.as_ref().is_none_or(|prompts| {
+                prompts.len() == tree.branches.len()
+                    && prompts.iter().zip(&tree.branches).all(|(prompt, length)| prompt <= length)
+            })
+        });
+        if whole && fits && targets && prompts && self.tokens.iter().all(|&token| known(token)) {
             Ok(())
         } else {
             Err(Error::invalid("a batch has a token, a target or a length that the model has no room for"))
@@ -147,6 +159,10 @@ pub struct Workspace {
     pub(super) dgated: Vec<f32>,
     pub(super) dscores: Vec<f32>,
     pub(super) dpicked: Vec<f32>,
+    pub(super) first_hat: Vec<f32>,
+    pub(super) first_inverse: Vec<f32>,
+    pub(super) head_before: Vec<f32>,
+    pub(super) head_hat: Vec<f32>,
     cos: Vec<f32>,
     sin: Vec<f32>,
 }
@@ -209,15 +225,27 @@ impl Workspace {
         let n = batch.tokens.len();
 
         let mut x = std::mem::take(&mut self.last);
-        room(&mut x, n * hidden);
-        let embedding = &parameters[layout.embedding..];
-        for (row, &token) in x.chunks_exact_mut(hidden).zip(&batch.tokens) {
-            row.copy_from_slice(&embedding[token as usize * hidden..][..hidden]);
+        match &layout.parts {
+            Parts::Qwen2 { .. } => {
+                room(&mut x, n * hidden);
+                let embedding = &parameters[layout.embedding..];
+                for (row, &token) in x.chunks_exact_mut(hidden).zip(&batch.tokens) {
+                    row.copy_from_slice(&embedding[token as usize * hidden..][..hidden]);
+                }
+            }
+            Parts::Bert(parts) => self.bert_embed(layout, parts, parameters, batch, &mut x),
         }
-        for i in 0..layout.blocks.len() {
+        for i in 0..config.num_hidden_layers {
             let mut block = std::mem::take(&mut self.blocks[i]);
             std::mem::swap(&mut block.x, &mut x);
-            self.block(layout, parameters, batch, i, &mut block, &mut x);
+            match &layout.parts {
+                Parts::Qwen2 { blocks, .. } => {
+                    self.block(layout, blocks[i], parameters, batch, &mut block, &mut x);
+                }
+                Parts::Bert(parts) => {
+                    self.bert_block(layout, &parts.blocks[i], parameters, batch, &mut block, &mut x);
+                }
+            }
             self.blocks[i] = block;
         }
         self.last = x;
@@ -227,13 +255,13 @@ impl Workspace {
     fn block(
         &mut self,
         layout: &Layout,
+        at: Block,
         parameters: &[f32],
         batch: &Batch,
-        index: usize,
         a: &mut Activations,
         out: &mut Vec<f32>,
     ) {
-        let (config, at) = (&layout.config, layout.blocks[index]);
+        let config = &layout.config;
         let (hidden, inner, eps) = (config.hidden_size, config.intermediate_size, config.rms_norm_eps as f32);
         let (query, qkv_width) = (layout.query_width(), layout.qkv_width());
         let n = batch.tokens.len();
@@ -279,12 +307,26 @@ impl Workspace {
         for (row, target) in picked.chunks_exact_mut(hidden).zip(&batch.targets) {
             row.copy_from_slice(&self.last[target.row * hidden..][..hidden]);
         }
-        let gain = &parameters[layout.final_norm..][..hidden];
-        let (normed, inverse) = (room(&mut self.normed, count * hidden), room(&mut self.inverse, count));
-        rms_norm(normed, inverse, &self.picked, gain, layout.config.rms_norm_eps as f32);
+        let mut bias = None;
+        match &layout.parts {
+            Parts::Qwen2 { .. } => {
+                let gain = &parameters[layout.final_norm()];
+                let (normed, inverse) =
+                    (room(&mut self.normed, count * hidden), room(&mut self.inverse, count));
+                rms_norm(normed, inverse, &self.picked, gain, layout.config.rms_norm_eps as f32);
+            }
+            Parts::Bert(parts) => {
+                self.bert_head(layout, parts, parameters, count);
+                bias = Some(&parameters[parts.head_bias..][..vocab]);
+            }
+        }
         let logits = room(&mut self.logits, count * vocab);
+        if let Some(bias) = bias {
+            logits.chunks_exact_mut(vocab).for_each(|row| row.copy_from_slice(bias));
+        }
+        let how = if bias.is_some() { Into::Add } else { Into::Replace };
         let embedding = View::new(&parameters[layout.embedding..][..vocab * hidden], vocab, hidden);
-        matmul(logits, vocab, Into::Replace, 1.0, View::new(&self.normed, count, hidden), embedding.t());
+        matmul(logits, vocab, how, 1.0, View::new(&self.normed, count, hidden), embedding.t());
         let mut losses = Losses::default();
         wide(
             #[inline(always)]
@@ -300,8 +342,8 @@ impl Workspace {
     }
 }
 
-/// Causal attention within each branch and its stem, head by head; keeps the probabilities.
-fn attention(layout: &Layout, trees: &[Tree], a: &mut Activations) {
+/// Attention within each branch and its stem, head by head; keeps the probabilities.
+pub(super) fn attention(layout: &Layout, trees: &[Tree], a: &mut Activations) {
     let config = &layout.config;
     let (head, width, query) = (config.head_dim, layout.qkv_width(), layout.query_width());
     let group = config.num_attention_heads / config.num_key_value_heads;
@@ -322,8 +364,8 @@ fn attention(layout: &Layout, trees: &[Tree], a: &mut Activations) {
             wide(
                 #[inline(always)]
                 || {
-                    for ((i, row), unseen) in p.chunks_exact_mut(length).enumerate().zip(tree.unseen()) {
-                        let (seen, future) = row.split_at_mut(i + 1);
+                    for (row, (end, unseen)) in p.chunks_exact_mut(length).zip(tree.seen()) {
+                        let (seen, future) = row.split_at_mut(end);
                         seen[unseen.clone()].fill(f32::MIN);
                         softmax(seen);
                         seen[unseen].fill(0.0);

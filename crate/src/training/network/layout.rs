@@ -50,6 +50,59 @@ pub(super) struct Block {
     pub(super) down: usize,
 }
 
+/// Where a layer norm's factors and summands begin; they lie one behind the other.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Norm {
+    pub(super) gain: usize,
+}
+
+impl Norm {
+    /// Its factors and summands.
+    pub(super) fn of(self, parameters: &[f32], width: usize) -> (&[f32], &[f32]) {
+        parameters[self.gain..][..2 * width].split_at(width)
+    }
+
+    /// The places of their gradients.
+    pub(super) fn of_mut(self, gradient: &mut [f32], width: usize) -> (&mut [f32], &mut [f32]) {
+        gradient[self.gain..][..2 * width].split_at_mut(width)
+    }
+}
+
+/// The same of one block of BERT; a projection's bias lies behind its weight.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct BertBlock {
+    pub(super) qkv: usize,
+    pub(super) qkv_bias: usize,
+    pub(super) output: usize,
+    pub(super) output_bias: usize,
+    pub(super) norm1: Norm,
+    pub(super) up: usize,
+    pub(super) up_bias: usize,
+    pub(super) down: usize,
+    pub(super) down_bias: usize,
+    pub(super) norm2: Norm,
+}
+
+/// What BERT has beside its token embedding.
+#[derive(Clone, Debug)]
+pub(super) struct BertParts {
+    pub(super) positions: usize,
+    pub(super) segment: usize,
+    pub(super) norm: Norm,
+    pub(super) blocks: Vec<BertBlock>,
+    pub(super) transform: usize,
+    pub(super) transform_bias: usize,
+    pub(super) transform_norm: Norm,
+    pub(super) head_bias: usize,
+}
+
+/// What a family has beside its token embedding.
+#[derive(Clone, Debug)]
+pub(super) enum Parts {
+    Qwen2 { blocks: Vec<Block>, final_norm: usize },
+    Bert(BertParts),
+}
+
 /// Where everything lies.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -58,9 +111,37 @@ pub struct Layout {
     /// All tensors, in the buffer's order.
     pub tensors: Vec<NamedTensor>,
     pub(super) embedding: usize,
-    pub(super) blocks: Vec<Block>,
-    pub(super) final_norm: usize,
+    pub(super) parts: Parts,
     len: usize,
+}
+
+/// Lays tensors one behind the other.
+#[derive(Default)]
+struct Buffer {
+    tensors: Vec<NamedTensor>,
+    len: usize,
+}
+
+impl Buffer {
+    fn push(&mut self, name: impl std::convert::Into<String>, dims: &[usize]) -> usize {
+        let start = self.len;
+        self.len += dims.iter().product::<usize>();
+        self.tensors.push(NamedTensor { name: name.into(), shape: dims.to_vec(), start });
+        start
+    }
+
+    /// A layer norm.
+    fn norm(&mut self, name: &str, width: usize) -> Norm {
+        let gain = self.push(format!("{name}.weight"), &[width]);
+        self.push(format!("{name}.bias"), &[width]);
+        Norm { gain }
+    }
+
+    /// A projection and its bias.
+    fn dense(&mut self, name: &str, [rows, cols]: [usize; 2]) -> (usize, usize) {
+        let weight = self.push(format!("{name}.weight"), &[rows, cols]);
+        (weight, self.push(format!("{name}.bias"), &[rows]))
+    }
 }
 
 impl Layout {
@@ -70,39 +151,18 @@ impl Layout {
         if !config.tie_word_embeddings {
             return Err(Error::invalid("model: tie_word_embeddings must be true: no other head is trained"));
         }
-        if config.family != Family::Qwen2 || config.rope_scaling.is_some() {
-            return Err(Error::invalid("model: only the family qwen2 is trained here, without rope_scaling"));
+        if config.rope_scaling.is_some() {
+            return Err(Error::invalid("model: rope_scaling is not trained"));
         }
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let query = config.num_attention_heads * config.head_dim;
-        let key = config.num_key_value_heads * config.head_dim;
-        let (mut tensors, mut len) = (Vec::new(), 0);
-        let mut push = |name: String, dims: &[usize]| {
-            let start = len;
-            len += dims.iter().product::<usize>();
-            tensors.push(NamedTensor { name, shape: dims.to_vec(), start });
-            start
+        let mut buffer = Buffer::default();
+        let (embedding, parts) = match config.family {
+            Family::Qwen2 => qwen2(&config, &mut buffer),
+            Family::Bert => bert(&config, &mut buffer),
+            Family::Qwen3 | Family::Llama => {
+                return Err(Error::invalid("model: only the families qwen2 and bert are trained here"));
+            }
         };
-        let embedding = push("model.embed_tokens.weight".into(), &[config.vocab_size, hidden]);
-        let mut blocks = Vec::new();
-        for i in 0..config.num_hidden_layers {
-            let mut tensor = |name: &str, dims: &[usize]| push(format!("model.layers.{i}.{name}"), dims);
-            let input_norm = tensor("input_layernorm.weight", &[hidden]);
-            let qkv = tensor("self_attn.q_proj.weight", &[query, hidden]);
-            tensor("self_attn.k_proj.weight", &[key, hidden]);
-            tensor("self_attn.v_proj.weight", &[key, hidden]);
-            let qkv_bias = tensor("self_attn.q_proj.bias", &[query]);
-            tensor("self_attn.k_proj.bias", &[key]);
-            tensor("self_attn.v_proj.bias", &[key]);
-            let output = tensor("self_attn.o_proj.weight", &[hidden, query]);
-            let post_norm = tensor("post_attention_layernorm.weight", &[hidden]);
-            let gate_up = tensor("mlp.gate_proj.weight", &[inner, hidden]);
-            tensor("mlp.up_proj.weight", &[inner, hidden]);
-            let down = tensor("mlp.down_proj.weight", &[hidden, inner]);
-            blocks.push(Block { input_norm, qkv, qkv_bias, output, post_norm, gate_up, down });
-        }
-        let final_norm = push("model.norm.weight".into(), &[hidden]);
-        Ok(Self { config, tensors, embedding, blocks, final_norm, len })
+        Ok(Self { config, tensors: buffer.tensors, embedding, parts, len: buffer.len })
     }
 
     /// Where the embedding lies, a row a token.
@@ -112,7 +172,16 @@ impl Layout {
 
     /// Where the gain of the norm before the head lies.
     pub fn final_norm(&self) -> std::ops::Range<usize> {
-        self.final_norm..self.final_norm + self.config.hidden_size
+        let start = match &self.parts {
+            Parts::Qwen2 { final_norm, .. } => *final_norm,
+            Parts::Bert(parts) => parts.transform_norm.gain,
+        };
+        start..start + self.config.hidden_size
+    }
+
+    /// Whether a tensor is a matrix of a block: neither a table nor the head's.
+    pub fn is_block_matrix(&self, tensor: &NamedTensor) -> bool {
+        tensor.decays() && tensor.name.contains(".layer")
     }
 
     /// The width of all query heads.
@@ -148,7 +217,7 @@ impl Layout {
         let depth = (2.0 * self.config.num_hidden_layers as f64).sqrt();
         for (i, tensor) in self.tensors.iter().enumerate() {
             let values = &mut parameters[tensor.range()];
-            if tensor.name.ends_with("norm.weight") {
+            if tensor.name.ends_with("norm.weight") || tensor.name.ends_with("LayerNorm.weight") {
                 values.fill(1.0);
             } else if tensor.decays() {
                 let residual =
@@ -163,4 +232,72 @@ impl Layout {
         }
         parameters
     }
+}
+
+fn qwen2(config: &DecoderConfig, buffer: &mut Buffer) -> (usize, Parts) {
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let query = config.num_attention_heads * config.head_dim;
+    let key = config.num_key_value_heads * config.head_dim;
+    let embedding = buffer.push("model.embed_tokens.weight", &[config.vocab_size, hidden]);
+    let mut blocks = Vec::new();
+    for i in 0..config.num_hidden_layers {
+        let mut tensor = |name: &str, dims: &[usize]| buffer.push(format!("model.layers.{i}.{name}"), dims);
+        let input_norm = tensor("input_layernorm.weight", &[hidden]);
+        let qkv = tensor("self_attn.q_proj.weight", &[query, hidden]);
+        tensor("self_attn.k_proj.weight", &[key, hidden]);
+        tensor("self_attn.v_proj.weight", &[key, hidden]);
+        let qkv_bias = tensor("self_attn.q_proj.bias", &[query]);
+        tensor("self_attn.k_proj.bias", &[key]);
+        tensor("self_attn.v_proj.bias", &[key]);
+        let output = tensor("self_attn.o_proj.weight", &[hidden, query]);
+        let post_norm = tensor("post_attention_layernorm.weight", &[hidden]);
+        let gate_up = tensor("mlp.gate_proj.weight", &[inner, hidden]);
+        tensor("mlp.up_proj.weight", &[inner, hidden]);
+        let down = tensor("mlp.down_proj.weight", &[hidden, inner]);
+        blocks.push(Block { input_norm, qkv, qkv_bias, output, post_norm, gate_up, down });
+    }
+    (embedding, Parts::Qwen2 { blocks, final_norm: buffer.push("model.norm.weight", &[hidden]) })
+}
+
+fn bert(config: &DecoderConfig, buffer: &mut Buffer) -> (usize, Parts) {
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let table = |name: &str| format!("bert.embeddings.{name}_embeddings.weight");
+    let embedding = buffer.push(table("word"), &[config.vocab_size, hidden]);
+    let positions = buffer.push(table("position"), &[config.max_position_embeddings, hidden]);
+    let segment = buffer.push(table("token_type"), &[1, hidden]);
+    let norm = buffer.norm("bert.embeddings.LayerNorm", hidden);
+    let mut blocks = Vec::new();
+    for i in 0..config.num_hidden_layers {
+        let name = |part: &str| format!("bert.encoder.layer.{i}.{part}");
+        let attention = |part: &str, of: &str| name(&format!("attention.self.{part}.{of}"));
+        let qkv = buffer.push(attention("query", "weight"), &[hidden, hidden]);
+        buffer.push(attention("key", "weight"), &[hidden, hidden]);
+        buffer.push(attention("value", "weight"), &[hidden, hidden]);
+        let qkv_bias = buffer.push(attention("query", "bias"), &[hidden]);
+        buffer.push(attention("key", "bias"), &[hidden]);
+        buffer.push(attention("value", "bias"), &[hidden]);
+        let (output, output_bias) = buffer.dense(&name("attention.output.dense"), [hidden, hidden]);
+        let norm1 = buffer.norm(&name("attention.output.LayerNorm"), hidden);
+        let (up, up_bias) = buffer.dense(&name("intermediate.dense"), [inner, hidden]);
+        let (down, down_bias) = buffer.dense(&name("output.dense"), [hidden, inner]);
+        let norm2 = buffer.norm(&name("output.LayerNorm"), hidden);
+        blocks.push(BertBlock {
+            qkv,
+            qkv_bias,
+            output,
+            output_bias,
+            norm1,
+            up,
+            up_bias,
+            down,
+            down_bias,
+            norm2,
+        });
+    }
+    let (transform, transform_bias) = buffer.dense("cls.predictions.transform.dense", [hidden, hidden]);
+    let transform_norm = buffer.norm("cls.predictions.transform.LayerNorm", hidden);
+    let head_bias = buffer.push("cls.predictions.bias", &[config.vocab_size]);
+    let parts =
+        BertParts { positions, segment, norm, blocks, transform, transform_bias, transform_norm, head_bias };
+    (embedding, Parts::Bert(parts))
 }

@@ -122,6 +122,20 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
+/// The sum, in sixteen partial sums.
+#[inline(always)]
+fn sum(row: &[f32]) -> f32 {
+    let mut sums = [0.0f32; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let rest: f32 = chunks.remainder().iter().sum();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            sums[lane] += chunk[lane];
+        }
+    }
+    sums.iter().sum::<f32>() + rest
+}
+
 #[inline(always)]
 fn maximum(row: &[f32]) -> f32 {
     let mut best = [f32::NEG_INFINITY; LANES];
@@ -168,20 +182,12 @@ pub(super) fn softmax(row: &mut [f32]) -> f32 {
     for value in row.iter_mut() {
         *value = exp(*value - best);
     }
-    let mut sums = [0.0f32; LANES];
-    let chunks = row.chunks_exact(LANES);
-    let rest: f32 = chunks.remainder().iter().sum();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            sums[lane] += chunk[lane];
-        }
-    }
-    let sum = sums.iter().sum::<f32>() + rest;
-    let scale = 1.0 / sum;
+    let total = sum(row);
+    let scale = 1.0 / total;
     for value in row.iter_mut() {
         *value *= scale;
     }
-    best + sum.ln()
+    best + total.ln()
 }
 
 /// `out = x / rms(x) * gain` for each row; `inverse` gets `1 / rms(x)`.
@@ -270,6 +276,106 @@ pub(super) fn swiglu_backward(gate_up: &mut [f32], dout: &[f32], inner: usize) {
     );
 }
 
+/// `out = (x - mean(x)) / deviation(x) * gain + bias` for each row; `hat` gets it before gain and
+/// bias, `inverse` gets `1 / deviation(x)`.
+pub(super) fn layer_norm(
+    out: &mut [f32],
+    hat: &mut [f32],
+    inverse: &mut [f32],
+    x: &[f32],
+    (gain, bias): (&[f32], &[f32]),
+    eps: f32,
+) {
+    let width = gain.len();
+    wide(
+        #[inline(always)]
+        || {
+            let rows = out.chunks_exact_mut(width).zip(hat.chunks_exact_mut(width));
+            for (((out, hat), x), inverse) in rows.zip(x.chunks_exact(width)).zip(inverse) {
+                let mean = sum(x) / width as f32;
+                for i in 0..width {
+                    hat[i] = x[i] - mean;
+                }
+                *inverse = 1.0 / (dot(hat, hat) / width as f32 + eps).sqrt();
+                for i in 0..width {
+                    hat[i] *= *inverse;
+                    out[i] = hat[i] * gain[i] + bias[i];
+                }
+            }
+        },
+    );
+}
+
+/// The inverse direction of [`layer_norm`]: replaces `dx`, adds to `dgain` and `dbias`.
+pub(super) fn layer_norm_backward(
+    dx: &mut [f32],
+    dgain: &mut [f32],
+    dbias: &mut [f32],
+    dy: &[f32],
+    hat: &[f32],
+    gain: &[f32],
+    inverse: &[f32],
+) {
+    let width = gain.len();
+    let (dgain, dbias) = (&mut dgain[..width], &mut dbias[..width]);
+    wide(
+        #[inline(always)]
+        || {
+            let rows = dx.chunks_exact_mut(width).zip(dy.chunks_exact(width)).zip(hat.chunks_exact(width));
+            for (((dx, dy), hat), inverse) in rows.zip(inverse) {
+                for i in 0..width {
+                    dgain[i] += dy[i] * hat[i];
+                    dbias[i] += dy[i];
+                    dx[i] = dy[i] * gain[i];
+                }
+                let mean = sum(dx) / width as f32;
+                let along = dot(dx, hat) / width as f32;
+                for i in 0..width {
+                    dx[i] = (dx[i] - mean - hat[i] * along) * *inverse;
+                }
+            }
+        },
+    );
+}
+
+/// The distribution function of the normal distribution, to 1e-7 (Abramowitz and Stegun, 7.1.26).
+#[inline(always)]
+fn normal_below(x: f32) -> f32 {
+    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let t = 1.0 / (1.0 + 0.327_591_1 * z);
+    let series =
+        ((((1.061_405_4 * t - 1.453_152) * t + 1.421_413_7) * t - 0.284_496_74) * t + 0.254_829_6) * t;
+    let half = 0.5 * series * exp(-z * z);
+    if x < 0.0 { half } else { 1.0 - half }
+}
+
+/// `out = x Φ(x)` (Hendrycks and Gimpel, 2016).
+pub(super) fn gelu(out: &mut [f32], x: &[f32]) {
+    let x = &x[..out.len()];
+    wide(
+        #[inline(always)]
+        || {
+            for i in 0..out.len() {
+                out[i] = x[i] * normal_below(x[i]);
+            }
+        },
+    );
+}
+
+/// Multiplies `dout` by the slope of [`gelu`] at `x`.
+pub(super) fn gelu_backward(dout: &mut [f32], x: &[f32]) {
+    let x = &x[..dout.len()];
+    wide(
+        #[inline(always)]
+        || {
+            for i in 0..dout.len() {
+                let density = 0.398_942_3 * exp(-0.5 * x[i] * x[i]);
+                dout[i] *= normal_below(x[i]) + x[i] * density;
+            }
+        },
+    );
+}
+
 /// Turns pairs `(i, i + half)` of each head of `row` by the angles of its position; `sign` -1
 /// turns them back.
 pub(super) fn rotate(row: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32], sign: f32) {
@@ -315,6 +421,17 @@ mod tests {
         assert_eq!(out, [19.0, 22.0, 0.0, 43.0, 50.0]);
         matmul(&mut out, 3, Into::Add, 2.0, a.t(), b.t());
         assert_eq!(out, [19.0 + 46.0, 22.0 + 62.0, 0.0, 43.0 + 68.0, 50.0 + 92.0]);
+    }
+
+    #[test]
+    fn gelu_is_that_of_the_error_function() {
+        // torch.nn.functional.gelu
+        let (x, mut out) = ([-3.0f32, -1.0, -0.1, 0.0, 0.5, 2.0], [0.0; 6]);
+        gelu(&mut out, &x);
+        let wanted = [-0.004_049_69, -0.158_655_25, -0.046_017_22, 0.0, 0.345_731_2, 1.954_499_7];
+        for (own, wanted) in out.iter().zip(wanted) {
+            assert!((own - wanted).abs() < 1e-6, "{out:?}");
+        }
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! nano's forward and backward pass on the CPU, written out.
 //!
-//! One network (Qwen2: RMS norm, rotary embedding, grouped-query attention, SwiGLU, tied head)
-//! in one flat buffer of parameters, over sequences that lie one behind the other without any
+//! Two networks (Qwen2: RMS norm, rotary embedding, grouped-query attention, SwiGLU, tied head; and
+//! BERT as a prefix language model) in one flat buffer of parameters, over sequences that lie one behind the other without any
 //! padding. Burn's automatic differentiation computes the same; on the CPU it spends more time
 //! on moving activations from one small operation to the next than on the products themselves,
 //! and nano is trained on a laptop. What is left out of the textbook: dropout (the data never
 //! repeats) and mixed precision.
 
 mod backward;
+mod bert;
 mod forward;
 mod layout;
 mod math;
@@ -19,7 +20,7 @@ pub(super) use math::{Into, View, matmul};
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::{Decoder, DecoderConfig};
+    use crate::nn::{Decoder, DecoderConfig, Family};
     use crate::random::Random;
 
     fn tiny() -> Layout {
@@ -34,6 +35,31 @@ mod tests {
             ..DecoderConfig::nano()
         })
         .unwrap()
+    }
+
+    fn tiny_bert() -> Layout {
+        let config = DecoderConfig {
+            family: Family::Bert,
+            num_attention_heads: 2,
+            num_key_value_heads: 2,
+            ..tiny().config
+        };
+        Layout::new(config).unwrap()
+    }
+
+    /// Two trees whose prompts are read in blocks.
+    fn blocks(random: &mut Random) -> Batch {
+        let mut batch = Batch::default();
+        for (stem, branches, prompts) in [(5, vec![6, 4], vec![3, 4]), (0, vec![9], vec![5])] {
+            let length = stem + branches.iter().sum::<usize>();
+            let tokens: Vec<u32> = (0..length).map(|_| random.below(23) as u32).collect();
+            let targets: Vec<Target> = (stem..length)
+                .filter(|row| row % 3 != 1)
+                .map(|row| Target { row, token: random.below(23) as u32, weight: 0.25 + row as f32 / 10.0 })
+                .collect();
+            batch.push_tree(&tokens, Tree { stem, branches, prompts: Some(prompts) }, targets);
+        }
+        batch
     }
 
     fn batch(random: &mut Random) -> Batch {
@@ -59,7 +85,12 @@ mod tests {
     /// gradient and direction.
     #[test]
     fn the_gradient_of_every_tensor_is_the_slope_of_the_loss() {
-        let layout = tiny();
+        slopes(&tiny(), batch);
+        slopes(&tiny_bert(), batch);
+        slopes(&tiny_bert(), blocks);
+    }
+
+    fn slopes(layout: &Layout, batch: impl Fn(&mut Random) -> Batch) {
         let mut random = Random::new(5, &[]);
         let mut parameters = layout.initialize(1);
         // Away from the start's small numbers, so that every path matters.
@@ -73,15 +104,15 @@ mod tests {
         // A dirty workspace must not matter.
         for _ in 0..2 {
             gradient.fill(0.0);
-            workspace.forward(&layout, &parameters, &batch).unwrap();
-            workspace.backward(&layout, &parameters, &batch, &weights, &mut gradient);
+            workspace.forward(layout, &parameters, &batch).unwrap();
+            workspace.backward(layout, &parameters, &batch, &weights, &mut gradient);
         }
         for tensor in &layout.tensors {
             let direction: Vec<f32> = (0..tensor.len()).map(|_| random.normal() as f32).collect();
             let along = |step: f32| {
                 let mut moved = parameters.clone();
                 moved[tensor.range()].iter_mut().zip(&direction).for_each(|(p, d)| *p += step * d);
-                loss(&layout, &moved, &batch)
+                loss(layout, &moved, &batch)
             };
             let step = 2e-3;
             let slope = (along(step) - along(-step)) / (2.0 * f64::from(step));
@@ -134,7 +165,7 @@ mod tests {
             all.extend(branch);
         }
         let lengths = branches.iter().map(Vec::len).collect();
-        shared.push_tree(&all, Tree { stem: stem.len(), branches: lengths }, targets);
+        shared.push_tree(&all, Tree { stem: stem.len(), branches: lengths, prompts: None }, targets);
         let run = |batch: &Batch| {
             let mut workspace = Workspace::default();
             let mut gradient = vec![0.0; layout.len()];
@@ -147,6 +178,34 @@ mod tests {
         assert_eq!(a.len(), 12);
         for (a, b) in a.iter().zip(&b).chain(da.iter().zip(&db)) {
             assert!((a - b).abs() < 1e-4 * (1.0 + b.abs()), "{a} {b}");
+        }
+    }
+
+    /// Within a block all see all; the second block and what follows see the first; nothing sees
+    /// what stands behind its block.
+    #[test]
+    fn a_prompt_is_read_in_two_blocks() {
+        let layout = tiny_bert();
+        let mut parameters = layout.initialize(4);
+        let mut random = Random::new(9, &[]);
+        for p in &mut parameters {
+            *p += (random.normal() * 0.3) as f32;
+        }
+        let logprobs = |tokens: &[u32]| {
+            let mut batch = Batch::default();
+            let tree = Tree { stem: 3, branches: vec![5], prompts: Some(vec![3]) };
+            batch.push_tree(tokens, tree, (0..8).map(|row| Target { row, token: 1, weight: 1.0 }));
+            Workspace::default().forward(&layout, &parameters, &batch).unwrap().logprobs
+        };
+        let tokens = [1, 2, 3, 4, 5, 6, 7, 8];
+        let base = logprobs(&tokens);
+        for place in 0..8 {
+            let mut other = tokens;
+            other[place] = 20;
+            let seen_from = [0, 0, 0, 3, 3, 3, 6, 7][place];
+            for (row, (own, base)) in logprobs(&other).iter().zip(&base).enumerate() {
+                assert_eq!((own - base).abs() > 1e-6, row >= seen_from, "{place} seen by {row}");
+            }
         }
     }
 

@@ -1,0 +1,196 @@
+//! BERT's parts (Devlin et al., 2019), forwards and backwards: layer norm behind each residual sum,
+//! a table of positions, GELU, and the head of its masked language model.
+
+use super::backward::Linear;
+use super::forward::Tree;
+use super::forward::{Activations, Batch, Workspace, attention, room, sum_rows};
+use super::layout::{BertBlock, BertParts, Layout};
+use super::math::{Into, View, gelu, gelu_backward, layer_norm, layer_norm_backward, matmul, wide};
+
+/// `out = input weight^T + bias`, where the weight at `weight` is `[rows, cols]`.
+fn dense(
+    parameters: &[f32],
+    (weight, bias): (usize, usize),
+    [rows, cols]: [usize; 2],
+    input: &[f32],
+    out: &mut [f32],
+) {
+    for row in out.chunks_exact_mut(rows) {
+        row.copy_from_slice(&parameters[bias..][..rows]);
+    }
+    let n = out.len() / rows;
+    let weight = View::new(&parameters[weight..][..rows * cols], rows, cols);
+    matmul(out, rows, Into::Add, 1.0, View::new(input, n, cols), weight.t());
+}
+
+/// Adds `from` to `to`, element by element.
+fn add(to: &mut [f32], from: &[f32]) {
+    wide(
+        #[inline(always)]
+        || to.iter_mut().zip(from).for_each(|(to, from)| *to += from),
+    );
+}
+
+impl Workspace {
+    /// The rows of tokens, positions and the one segment, normed; into `x`.
+    pub(super) fn bert_embed(
+        &mut self,
+        layout: &Layout,
+        parts: &BertParts,
+        parameters: &[f32],
+        batch: &Batch,
+        x: &mut Vec<f32>,
+    ) {
+        let hidden = layout.config.hidden_size;
+        let n = batch.tokens.len();
+        let sum = room(&mut self.dmixed, n * hidden);
+        let segment = &parameters[parts.segment..][..hidden];
+        let positions = batch.trees.iter().flat_map(Tree::positions);
+        for ((row, &token), position) in sum.chunks_exact_mut(hidden).zip(&batch.tokens).zip(positions) {
+            let word = &parameters[layout.embedding().start + token as usize * hidden..][..hidden];
+            let place = &parameters[parts.positions + position * hidden..][..hidden];
+            for i in 0..hidden {
+                row[i] = word[i] + place[i] + segment[i];
+            }
+        }
+        let (hat, inverse) = (room(&mut self.first_hat, n * hidden), room(&mut self.first_inverse, n));
+        let norm = parts.norm.of(parameters, hidden);
+        layer_norm(room(x, n * hidden), hat, inverse, &self.dmixed, norm, layout.config.rms_norm_eps as f32);
+    }
+
+    /// From the gradient of what [`Self::bert_embed`] gave to the tables.
+    pub(super) fn bert_embed_backward(
+        &mut self,
+        layout: &Layout,
+        parts: &BertParts,
+        parameters: &[f32],
+        batch: &Batch,
+        dx: &[f32],
+        gradient: &mut [f32],
+    ) {
+        let hidden = layout.config.hidden_size;
+        let n = batch.tokens.len();
+        let dsum = room(&mut self.dmixed, n * hidden);
+        let gain = &parameters[parts.norm.gain..][..hidden];
+        let (dgain, dbias) = parts.norm.of_mut(gradient, hidden);
+        layer_norm_backward(dsum, dgain, dbias, dx, &self.first_hat, gain, &self.first_inverse);
+        sum_rows(&mut gradient[parts.segment..][..hidden], &self.dmixed);
+        let positions = batch.trees.iter().flat_map(Tree::positions);
+        for ((row, &token), position) in self.dmixed.chunks_exact(hidden).zip(&batch.tokens).zip(positions) {
+            for start in
+                [layout.embedding().start + token as usize * hidden, parts.positions + position * hidden]
+            {
+                gradient[start..][..hidden].iter_mut().zip(row).for_each(|(sum, own)| *sum += own);
+            }
+        }
+    }
+
+    pub(super) fn bert_block(
+        &mut self,
+        layout: &Layout,
+        at: &BertBlock,
+        parameters: &[f32],
+        batch: &Batch,
+        a: &mut Activations,
+        out: &mut Vec<f32>,
+    ) {
+        let config = &layout.config;
+        let (hidden, inner, eps) = (config.hidden_size, config.intermediate_size, config.rms_norm_eps as f32);
+        let n = batch.tokens.len();
+        dense(
+            parameters,
+            (at.qkv, at.qkv_bias),
+            [3 * hidden, hidden],
+            &a.x,
+            room(&mut a.qkv, n * 3 * hidden),
+        );
+        attention(layout, &batch.trees, a);
+        let sum = room(&mut self.dmixed, n * hidden);
+        dense(parameters, (at.output, at.output_bias), [hidden, hidden], &a.mixed, sum);
+        add(sum, &a.x);
+        let (hat, inverse) = (room(&mut a.normed1, n * hidden), room(&mut a.inverse1, n));
+        layer_norm(room(&mut a.middle, n * hidden), hat, inverse, sum, at.norm1.of(parameters, hidden), eps);
+
+        let wide_rows = room(&mut a.gate_up, n * inner);
+        dense(parameters, (at.up, at.up_bias), [inner, hidden], &a.middle, wide_rows);
+        gelu(room(&mut a.gated, n * inner), wide_rows);
+        let sum = room(&mut self.dmixed, n * hidden);
+        dense(parameters, (at.down, at.down_bias), [hidden, inner], &a.gated, sum);
+        add(sum, &a.middle);
+        let (hat, inverse) = (room(&mut a.normed2, n * hidden), room(&mut a.inverse2, n));
+        layer_norm(room(out, n * hidden), hat, inverse, sum, at.norm2.of(parameters, hidden), eps);
+    }
+
+    /// Replaces `dx`, the gradient of the block's output, by that of its input.
+    pub(super) fn bert_block_backward(
+        &mut self,
+        layout: &Layout,
+        at: &BertBlock,
+        parameters: &[f32],
+        batch: &Batch,
+        a: &mut Activations,
+        dx: &mut [f32],
+        gradient: &mut [f32],
+    ) {
+        let config = &layout.config;
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let n = batch.tokens.len();
+        let linear = Linear { parameters, n };
+        // Through the second norm, the feed-forward part, and the sum with what it read.
+        let dsum = room(&mut self.dnormed, n * hidden);
+        let gain = &parameters[at.norm2.gain..][..hidden];
+        let (dgain, dbias) = at.norm2.of_mut(gradient, hidden);
+        layer_norm_backward(dsum, dgain, dbias, dx, &a.normed2, gain, &a.inverse2);
+        sum_rows(&mut gradient[at.down_bias..][..hidden], dsum);
+        let dgated = room(&mut self.dgated, n * inner);
+        linear.backward(gradient, at.down, [hidden, inner], dsum, &a.gated, dgated);
+        gelu_backward(dgated, &a.gate_up);
+        sum_rows(&mut gradient[at.up_bias..][..inner], dgated);
+        linear.backward(gradient, at.up, [inner, hidden], dgated, &a.middle, dx);
+        add(dx, &self.dnormed);
+        // The same of attention.
+        let dsum = room(&mut self.dnormed, n * hidden);
+        let gain = &parameters[at.norm1.gain..][..hidden];
+        let (dgain, dbias) = at.norm1.of_mut(gradient, hidden);
+        layer_norm_backward(dsum, dgain, dbias, dx, &a.normed1, gain, &a.inverse1);
+        sum_rows(&mut gradient[at.output_bias..][..hidden], dsum);
+        let dmixed = room(&mut self.dmixed, n * hidden);
+        linear.backward(gradient, at.output, [hidden, hidden], &self.dnormed, &a.mixed, dmixed);
+        self.attention_backward(layout, &batch.trees, a);
+        sum_rows(&mut gradient[at.qkv_bias..][..3 * hidden], &self.dqkv);
+        linear.backward(gradient, at.qkv, [3 * hidden, hidden], &self.dqkv, &a.x, dx);
+        add(dx, &self.dnormed);
+    }
+
+    /// What the head makes of the picked rows before their product with the embedding.
+    pub(super) fn bert_head(&mut self, layout: &Layout, parts: &BertParts, parameters: &[f32], count: usize) {
+        let hidden = layout.config.hidden_size;
+        let before = room(&mut self.head_before, count * hidden);
+        dense(parameters, (parts.transform, parts.transform_bias), [hidden, hidden], &self.picked, before);
+        gelu(room(&mut self.dpicked, count * hidden), before);
+        let (hat, inverse) = (room(&mut self.head_hat, count * hidden), room(&mut self.inverse, count));
+        let (norm, eps) = (parts.transform_norm.of(parameters, hidden), layout.config.rms_norm_eps as f32);
+        layer_norm(room(&mut self.normed, count * hidden), hat, inverse, &self.dpicked, norm, eps);
+    }
+
+    /// From `dnormed` to `dpicked`.
+    pub(super) fn bert_head_backward(
+        &mut self,
+        layout: &Layout,
+        parts: &BertParts,
+        parameters: &[f32],
+        count: usize,
+        gradient: &mut [f32],
+    ) {
+        let hidden = layout.config.hidden_size;
+        let dafter = room(&mut self.dmixed, count * hidden);
+        let gain = &parameters[parts.transform_norm.gain..][..hidden];
+        let (dgain, dbias) = parts.transform_norm.of_mut(gradient, hidden);
+        layer_norm_backward(dafter, dgain, dbias, &self.dnormed, &self.head_hat, gain, &self.inverse);
+        gelu_backward(dafter, &self.head_before);
+        sum_rows(&mut gradient[parts.transform_bias..][..hidden], dafter);
+        let dpicked = room(&mut self.dpicked, count * hidden);
+        let linear = Linear { parameters, n: count };
+        linear.backward(gradient, parts.transform, [hidden, hidden], &self.dmixed, &self.picked, dpicked);
+    }
+}
