@@ -54,7 +54,7 @@ impl Freeform {
     fn new(config: &DataConfig, all: &[Situation], copies: usize) -> Self {
         let writer = Writer::new(config.seed, all);
         let is_held_out =
-            |own: &&Situation| keyed(0xe7a1, &[letters(&own.turn.text)]).is_multiple_of(HELD_OUT);
+            |own: &&Situation| keyed(0xe7ab, &[letters(&own.turn.text)]).is_multiple_of(HELD_OUT);
         let (held_out, training): (Vec<&Situation>, Vec<&Situation>) = all.iter().partition(is_held_out);
         let make = |situations: &[&Situation], from: usize, until: usize| {
             let written = situations.iter().filter_map(|own| writer.variant(own, 0));

@@ -367,7 +367,6 @@ mod tests {
         config.loss.prompt = 0.05;
         config.micro_batch_tokens = 300;
         (config.max_steps, config.save_steps, config.eval_steps, config.logging_steps) = (8, 4, 4, 2);
-        config.data.freeform = Some(FreeformConfig { share: 0.5, copies: 2 });
         config
     }
 
@@ -388,9 +387,12 @@ mod tests {
         let (whole, halves) = (folder.path().join("whole"), folder.path().join("halves"));
         // With an encoder, whose vectors only the beginning may read.
         crate::training::encoder::tests::write_encoder(folder.path());
-        let config = |output: &std::path::Path| SftConfig {
-            encoder: Some(EncoderConfig { folder: folder.path().to_owned(), words: 3, scale: 0.3 }),
-            ..config(output)
+        let config = |output: &std::path::Path| {
+            let mut config = config(output);
+            let folder = folder.path().to_owned();
+            config.encoder = Some(EncoderConfig { folder, words: 3, scale: 0.3 });
+            config.data.freeform = Some(FreeformConfig { share: 0.5, copies: 2 });
+            config
         };
         let straight = run(&config(&whole), false, &Cancel::default()).unwrap();
         assert!(straight.finished && straight.step == 8);

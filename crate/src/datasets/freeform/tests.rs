@@ -109,16 +109,16 @@ fn a_name_and_a_number_change_wherever_they_stand() {
 #[test]
 fn what_is_no_name_or_has_other_forms_stays() {
     let text = "\
-@ Likes Italy
-> user: In July my Italian friend Rosso and I, born 1984, met at 18:30 on 12 May
+@ Likes Brumath
+> user: In July my Brumathian friend Rosso and I, born 1984, met at 18:30 on 12 May
 + Met a friend in July
 ";
     let all = parse("d.txt", text).unwrap();
     let writer = Writer::new(1, &all);
     for copy in 0..20 {
         let own = writer.variant(&all[0], copy).unwrap();
-        assert_eq!(own.memories, ["Likes Italy"]);
-        for part in ["July", "Italian", "1984", "18:30", "12 May"] {
+        assert_eq!(own.memories, ["Likes Brumath"]);
+        for part in ["July", "Brumathian", "1984", "18:30", "12 May"] {
             assert!(own.turn.text.contains(part), "{}", own.turn.text);
         }
     }
@@ -126,8 +126,8 @@ fn what_is_no_name_or_has_other_forms_stays() {
 
 #[test]
 fn names_of_the_test_split_give_way_in_every_variant() {
-    let kept = "Beatrice";
-    assert!(!kept_names(&format!("my sister {kept}!")).is_empty(), "choose another name of the test split");
+    let names = ["Alice", "Amelia", "Anna", "Astrid", "Bianca", "Chloe", "Clara", "Diana", "Elena", "Emma"];
+    let kept = names.into_iter().find(|name| !kept_names(&format!("my {name}!")).is_empty()).unwrap();
     let text = format!(
         "@ Has a sister named {kept}\n> {kept}: My sister {kept} called\n? Who is my sister? ~ Has a sister named {kept} ~ {kept}\n\n> user: {kept} is not known to be a name here"
     );
@@ -138,5 +138,23 @@ fn names_of_the_test_split_give_way_in_every_variant() {
         assert!(own.texts().all(|text| !text.contains(kept)), "{own:?}");
         let name = own.memories[0].strip_prefix("Has a sister named ").unwrap();
         assert_eq!(own.question.unwrap().answer, Some((0, name.to_owned())));
+    }
+}
+
+/// Prints variants to read: `cargo test --release --lib freeform::tests::variants_make_sense -- --ignored --nocapture`.
+#[test]
+#[ignore = "for human eyes"]
+#[expect(clippy::print_stdout, reason = "that is its purpose")]
+fn variants_make_sense() {
+    let all = load().unwrap();
+    let writer = Writer::new(17, &all);
+    let left_out = all.iter().filter(|own| writer.variant(own, 0).is_none()).count();
+    println!("{left_out} of {} are left out", all.len());
+    for own in all.iter().step_by(all.len().div_ceil(40)) {
+        for copy in 0..3 {
+            let Some(variant) = writer.variant(own, copy) else { continue };
+            println!("\n== {copy}");
+            println!("{}", variant.texts().collect::<Vec<_>>().join("\n"));
+        }
     }
 }

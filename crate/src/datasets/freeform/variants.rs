@@ -31,6 +31,13 @@ const NO_NAMES: &[&str] = &[
 ];
 /// Words before a place.
 const BEFORE_PLACES: [&str; 6] = ["in", "to", "from", "near", "around", "at"];
+/// Numbers in words: `sixty-eight` beside `67`.
+#[rustfmt::skip]
+const IN_WORDS: &[&str] = &[
+    "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
+    "nineteen", "twenty", "thirty", "forty", "fourty", "fifty", "sixty", "seventy", "eighty", "ninety",
+    "hundred", "dozen",
+];
 /// What a number stands beside where it is a time or a day.
 #[rustfmt::skip]
 const TIMES: &[&str] = &[
@@ -251,15 +258,17 @@ fn renumber(situation: &Situation, changes: &mut Changes, random: &mut Random) {
         texts.flat_map(|text| placed(text).filter_map(move |word| countable(text, &word))).collect()
     }
     let read = numbers(situation.read());
-    // What is said in words (`forty`) and written in digits would come apart.
-    if !numbers(situation.written()).is_subset(&read) || !random.chance(RENUMBERED) {
+    // What is said in words and written in digits would come apart.
+    let in_words = |word: &str| IN_WORDS.contains(&&word.to_lowercase()[..]);
+    let is_mixed = situation.texts().flat_map(words).any(in_words);
+    if is_mixed || !numbers(situation.written()).is_subset(&read) || !random.chance(RENUMBERED) {
         return;
     }
     for digits in 2..=5u32 {
         let (least, most) = (10i64.pow(digits - 1), 10i64.pow(digits) - 1);
         let own: Vec<i64> = read.iter().copied().filter(|number| (least..=most).contains(number)).collect();
         let Some(first) = own.first() else { continue };
-        let delta = random.below(*first as usize) as i64 - first / 3;
+        let delta = random.below(*first as usize / 2 + 1) as i64 - first / 4;
         let fits = |number: &i64| (least..=most).contains(&(number + delta)) && !is_year(number + delta);
         if own.iter().all(fits) {
             changes.numbers.insert(digits as usize, delta);
