@@ -69,6 +69,19 @@ pub struct DataConfig {
     /// retrieval has them, the best last.
     #[serde(default)]
     pub shuffled_candidates: f64,
+    /// Situations written by hand, beside the dialogues; none without.
+    #[serde(default)]
+    pub freeform: Option<FreeformConfig>,
+}
+
+/// How much of a batch comes from situations that were written by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FreeformConfig {
+    /// The share of each task's examples in a batch.
+    pub share: f64,
+    /// How many variants of each situation there are; the first is as it was written.
+    pub copies: usize,
 }
 
 /// A number for each task.
@@ -255,6 +268,11 @@ impl SftConfig {
             (self.loss.prompt_stride == 0, "loss.prompt_stride is at least 1"),
             (!(0.0..=1.0).contains(&self.data.shuffled_candidates), "data.shuffled_candidates is in 0..1"),
             (
+                self.data.freeform.is_some_and(|own| !(0.0..=1.0).contains(&own.share)),
+                "data.freeform.share is in 0..1",
+            ),
+            (self.data.freeform.is_some_and(|own| own.copies == 0), "data.freeform.copies is at least 1"),
+            (
                 self.encoder.as_ref().is_some_and(|encoder| !above_zero(encoder.scale)),
                 "encoder.scale is above 0",
             ),
@@ -341,6 +359,8 @@ mod tests {
             ("seed = 1", "seed = -1", "seed"),
             ("head_dim = 64", "head_dim = 63", "model"),
             ("learning_rate = ", "learning_rate = -", "learning_rate"),
+            ("[data]", "[data]\nfreeform = { share = 1.5, copies = 4 }", "freeform.share"),
+            ("[data]", "[data]\nfreeform = { share = 0.5, copies = 0 }", "freeform.copies"),
         ] {
             let error = SftConfig::parse(&text.replacen(from, to, 1)).unwrap_err();
             assert!(error.message().contains(word), "{error}");

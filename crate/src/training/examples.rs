@@ -48,11 +48,22 @@ pub enum Task {
     Answer,
 }
 
+/// Where an example comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Made up from tables.
+    Synthetic,
+    /// Written by hand.
+    Freeform,
+}
+
 /// An example as text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Case {
     /// What it teaches.
     pub task: Task,
+    /// Where it comes from.
+    pub source: Source,
     /// What kind of it, for the metrics: the operation, the question's category.
     pub kind: String,
     /// The prompt.
@@ -114,6 +125,8 @@ impl Branch {
 pub struct Example {
     /// What it teaches.
     pub task: Task,
+    /// Where it comes from.
+    pub source: Source,
     /// What all prompts begin with; empty where there is one branch.
     stem: Vec<u32>,
     /// The rest of each.
@@ -131,6 +144,7 @@ impl Example {
         model: &DecoderConfig,
     ) -> Result<Self> {
         let task = group.first().map_or(Task::Extract, |case| case.task);
+        let source = group.first().map_or(Source::Synthetic, |case| case.source);
         let mut branches = Vec::with_capacity(group.len());
         for case in group {
             let mut tokens = template.encode(tokenizer, &case.messages)?;
@@ -167,7 +181,13 @@ impl Example {
             branch.tokens.drain(..shared);
             branch.prompt -= shared;
         }
-        Ok(Self { task, stem, branches, in_blocks })
+        Ok(Self { task, source, stem, branches, in_blocks })
+    }
+
+    /// An example without tokens.
+    #[cfg(test)]
+    pub(super) fn empty(task: Task, source: Source) -> Self {
+        Self { task, source, stem: Vec::new(), branches: Vec::new(), in_blocks: false }
     }
 
     /// How many tokens the network reads.
@@ -273,7 +293,7 @@ pub fn tokenize(
     Ok((examples, left_out))
 }
 
-fn in_two_threads<T: Send>(count: usize, make: impl Fn(usize) -> Vec<T> + Sync) -> Vec<T> {
+pub(super) fn in_two_threads<T: Send>(count: usize, make: impl Fn(usize) -> Vec<T> + Sync) -> Vec<T> {
     let make = &make;
     std::thread::scope(|scope| {
         let second = scope.spawn(move || (count / 2..count).flat_map(make).collect::<Vec<T>>());
@@ -309,7 +329,7 @@ fn dialogue_cases(config: &DataConfig, questions: usize, dialogue: &SyntheticDia
 }
 
 /// A number for a name: dialogues keep their chances whatever their order.
-fn letters(name: &str) -> u64 {
+pub(super) fn letters(name: &str) -> u64 {
     keyed(0, &name.bytes().map(u64::from).collect::<Vec<_>>())
 }
 
@@ -325,6 +345,7 @@ fn extract_case(example: &TurnExample<'_>, random: &mut Random) -> Case {
     let facts: Vec<&str> = example.decisions.iter().map(|decision| &decision.gold.fact[..]).collect();
     Case {
         task: Task::Extract,
+        source: Source::Synthetic,
         kind: if facts.is_empty() { "none" } else { "some" }.to_owned(),
         messages: extract_messages(PromptFamily::Compact, &context, &spoken(&example.turn, example.at)),
         grammar: Grammar::Facts { max_facts: MAX_FACTS },
@@ -357,6 +378,7 @@ fn manage_case(config: &DataConfig, decision: &GoldDecision<'_>, order: &mut Ran
     let lines = lines(&shown);
     Some(Case {
         task: Task::Manage,
+        source: Source::Synthetic,
         kind: decision.gold.op.wire_name().to_owned(),
         messages: manage_messages(PromptFamily::Compact, &lines, fact),
         grammar: Grammar::Decision { shown: lines.len() },
@@ -428,6 +450,7 @@ fn answer_cases(
         let known = answer != UNKNOWN;
         Case {
             task: Task::Answer,
+            source: Source::Synthetic,
             kind: if known { format!("category {}", example.category) } else { "unknown".to_owned() },
             messages: answer_messages(PromptFamily::Compact, &blocks, example.question),
             grammar: Grammar::Answer { lines: blocks.iter().flat_map(|block| block.lines.clone()).collect() },
@@ -455,18 +478,23 @@ fn answer_cases(
 
 /// The answer begins with a space, behind which a word is the token that it is in the memories:
 /// behind a quotation mark it would be spelled in pieces that are written nowhere else.
-fn answer_completion(memories: Vec<usize>, answer: &str) -> String {
+pub(super) fn answer_completion(memories: Vec<usize>, answer: &str) -> String {
     Answer { memories, answer: format!(" {answer}") }.to_json()
 }
 
-fn lines(shown: &[&GoldMemory]) -> Vec<String> {
+pub(super) fn lines(shown: &[&GoldMemory]) -> Vec<String> {
     shown.iter().map(|memory| candidate_line(memory.observed, &memory.text)).collect()
 }
 
 /// The candidates as lexical retrieval gives them, best last, where those in `needed` take the
 /// places of the worst others. Word vectors are learned beside, and would not change much: a
 /// bank of one person is small, and order within it is no sign of what is right.
-fn candidates<'a>(bank: &[&'a GoldMemory], query: &str, most: usize, needed: &[&str]) -> Vec<&'a GoldMemory> {
+pub(super) fn candidates<'a>(
+    bank: &[&'a GoldMemory],
+    query: &str,
+    most: usize,
+    needed: &[&str],
+) -> Vec<&'a GoldMemory> {
     let memories: Vec<Memory> = bank.iter().map(|gold| memory(gold)).collect();
     let memories: Vec<&Memory> = memories.iter().collect();
     let speaker = bank.first().map_or("", |memory| &memory.speaker);

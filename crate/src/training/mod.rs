@@ -11,6 +11,7 @@ mod config;
 mod encoder;
 mod examples;
 mod export;
+mod freeform;
 mod muon;
 pub mod network;
 mod optimizer;
@@ -23,8 +24,10 @@ mod word_vectors;
 
 pub use adamw::AdamW;
 pub use bpe::{CHAT_TEMPLATE, SPECIAL_TOKENS, TokenizerFiles};
-pub use config::{Curriculum, DataConfig, EncoderConfig, LossWeights, Schedule, SftConfig, TaskCounts};
-pub use examples::{Case, Example, Task, cases, tokenize};
+pub use config::{
+    Curriculum, DataConfig, EncoderConfig, FreeformConfig, LossWeights, Schedule, SftConfig, TaskCounts,
+};
+pub use examples::{Case, Example, Source, Task, cases, tokenize};
 pub use export::export;
 pub use muon::Muon;
 pub use optimizer::{Moments, Optim, Optimizer, Step};

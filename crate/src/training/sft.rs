@@ -13,6 +13,7 @@ use super::bpe::TokenizerFiles;
 use super::config::SftConfig;
 use super::encoder::Encoder;
 use super::examples::{Case, Example, cases, tokenize};
+use super::freeform;
 use super::network::Layout;
 use super::optimizer::Moments;
 use super::order::Order;
@@ -105,20 +106,25 @@ fn prepare(
     );
     let (training, validation) = dialogues.split_at(data.dialogues);
     let vectors = word_vectors::learn(data.seed, &training[..training.len().min(VECTOR_DIALOGUES)])?;
-    let training = cases(data, data.questions_per_prompt, training);
-    let validation = cases(data, 1, validation);
+    let mut training = cases(data, data.questions_per_prompt, training);
+    let mut validation = cases(data, 1, validation);
+    let freeform = freeform::cases(data)?;
     let context = config.model.max_position_embeddings;
     let mut model = config.model.clone();
     let train_vocabulary = || {
         let words: Vec<String> = words.iter().map(|word| format!(" {word}")).collect();
         let words = words.iter().flat_map(|word| std::iter::repeat_n(word.as_str(), ENCODER_WORDS));
-        let cases = training.iter().flatten().take(VOCABULARY_CASES);
+        let cases = training.iter().flatten().take(VOCABULARY_CASES).chain(freeform.written.iter().flatten());
         let texts: Vec<&str> = cases.flat_map(Case::texts).chain(words).collect();
         TokenizerFiles::train(&texts, config.model.vocab_size, context)
     };
     let mut files = files.map_or_else(train_vocabulary, Ok)?;
     files.word_vectors = vectors.map_or(Ok(Vec::new()), |vectors| vectors.to_bytes())?;
-    files.lexicon = learn_lexicon(training.iter().flatten().take(LEXICON_CASES)).to_text();
+    let known = training.iter().flatten().take(LEXICON_CASES).chain(freeform.written.iter().flatten());
+    files.lexicon = learn_lexicon(known).to_text();
+    training.extend(freeform.written);
+    training.extend(freeform.varied);
+    validation.extend(freeform.held_out);
     let tokenizer =
         Arc::new(Tokenizer::from_bytes(files.tokenizer.as_bytes(), Some(files.config.as_bytes()), None)?);
     let template = ChatTemplate::new(Some(files.config.as_bytes()), None)?;
@@ -364,8 +370,8 @@ fn eval_line(step: u64, tally: &Tally) -> Value {
 mod tests {
     use super::*;
     use crate::generation::{Grammar, PromptFamily};
-    use crate::training::examples::Task;
-    use crate::training::{Curriculum, EncoderConfig, LossWeights, TaskCounts};
+    use crate::training::examples::{Source, Task};
+    use crate::training::{Curriculum, EncoderConfig, FreeformConfig, LossWeights, TaskCounts};
 
     fn config(folder: &std::path::Path) -> SftConfig {
         let mut config = SftConfig::parse(include_str!("../../../configs/nano.toml")).unwrap();
@@ -402,9 +408,12 @@ mod tests {
         let (whole, halves) = (folder.path().join("whole"), folder.path().join("halves"));
         // With an encoder, whose vectors only the beginning may read.
         crate::training::encoder::tests::write_encoder(folder.path());
-        let config = |output: &std::path::Path| SftConfig {
-            encoder: Some(EncoderConfig { folder: folder.path().to_owned(), words: 3, scale: 0.3 }),
-            ..config(output)
+        let config = |output: &std::path::Path| {
+            let mut config = config(output);
+            let folder = folder.path().to_owned();
+            config.encoder = Some(EncoderConfig { folder, words: 3, scale: 0.3 });
+            config.data.freeform = Some(FreeformConfig { share: 0.5, copies: 2 });
+            config
         };
         let straight = run(&config(&whole), false, &Cancel::default()).unwrap();
         assert!(straight.finished && straight.step == 8);
@@ -426,6 +435,8 @@ mod tests {
         assert!(weights(&straight) == weights(&resumed), "the weights differ");
         assert_eq!(steps(&whole), [2, 4, 4, 6, 8, 8]);
         assert_eq!(steps(&whole), steps(&halves));
+        let metrics = std::fs::read_to_string(whole.join("metrics.jsonl")).unwrap();
+        assert!(metrics.contains("eval_exact_match/extract/free/"), "{metrics}");
 
         let bundle = folder.path().join("bundle");
         crate::training::export(&config(&whole), "nano", &straight.path, &bundle).unwrap();
@@ -491,6 +502,7 @@ mod tests {
         let block = crate::agents::Block { speaker: "Caroline".to_owned(), lines: vec![line.clone()] };
         let case = Case {
             task: Task::Answer,
+            source: Source::Synthetic,
             kind: String::new(),
             messages: crate::agents::answer_messages(
                 PromptFamily::Compact,

@@ -8,6 +8,7 @@ mod cases;
 mod dialogue;
 mod examples;
 mod lookalikes;
+pub(crate) mod names;
 mod questions;
 mod shapes;
 mod tables;

@@ -1,0 +1,180 @@
+//! Chat situations written by hand, one by one, and what a memory should do with each. Their
+//! language is what tables cannot give: no two have a sentence in common.
+//!
+//! A case is a block of lines, and a blank line ends it:
+//!
+//! ```text
+//! @ Lives in Ghent                                        a memory before the turn
+//! . Ana: so where are you these days?                     up to two turns of context
+//! > user: Still unpacking, but the flat in Mechelen is ours   the turn
+//! ~ Lives in Mechelen ~ Lives in Ghent ~ Lives in Mechelen    a fact, and what to do with it
+//! ? Which town do I live in? ~ Lives in Mechelen ~ Mechelen   a question to the memories after
+//! ```
+//!
+//! Facts are `+ fact` (ADD), `~ fact ~ memory ~ new text` (UPDATE), `- fact ~ memory` (DELETE) and
+//! `= fact ~ memory` (NOOP), in order of mention; a turn with nothing to remember has none. A
+//! question that the memories do not answer is `? question ~ ~ unknown`.
+
+mod parse;
+mod variants;
+
+use crate::error::{Error, Result};
+
+pub use parse::parse;
+pub use variants::Writer;
+
+/// The committed files; each is a name for errors and its text.
+const FILES: &[(&str, &str)] = &[("sample.txt", include_str!("sample.txt"))];
+
+/// Who said what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// A name, or `user`.
+    pub speaker: String,
+    /// The text.
+    pub text: String,
+}
+
+/// What a perfect manager does with a fact. Memories are named by their places: those of the case
+/// come first, in its order, then what the turn adds; a deleted one keeps its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decided {
+    /// It is new.
+    Add,
+    /// It changes a memory.
+    Update {
+        /// Which one.
+        target: usize,
+        /// What it says from now on.
+        text: String,
+    },
+    /// It ends a memory.
+    Delete {
+        /// Which one.
+        target: usize,
+    },
+    /// It says what a memory says.
+    Noop {
+        /// Which one.
+        target: usize,
+    },
+}
+
+/// A fact of the turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// As an extractor writes it: times as said.
+    pub fact: String,
+    /// What to do with it.
+    pub decided: Decided,
+}
+
+/// A question to the memories after the turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// In the speaker's voice.
+    pub text: String,
+    /// The place of the memory that answers it and the answer; nothing where none does.
+    pub answer: Option<(usize, String)>,
+}
+
+/// One situation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Situation {
+    /// What the speaker's bank holds before.
+    pub memories: Vec<String>,
+    /// Up to two turns before.
+    pub context: Vec<Said>,
+    /// The turn that is read.
+    pub turn: Said,
+    /// What it states, in order of mention.
+    pub facts: Vec<Statement>,
+    /// What is asked afterwards.
+    pub question: Option<Question>,
+}
+
+impl Situation {
+    /// The bank before the fact of a place (after the turn, for the number of facts): by their
+    /// places, the memories with the number of the fact that wrote them, if one did.
+    pub fn bank(&self, fact: usize) -> Vec<Option<(&str, Option<usize>)>> {
+        let mut bank: Vec<_> = self.memories.iter().map(|text| Some((&text[..], None))).collect();
+        for (number, statement) in self.facts[..fact].iter().enumerate() {
+            match &statement.decided {
+                Decided::Add => bank.push(Some((&statement.fact, Some(number)))),
+                Decided::Update { target, text } => bank[*target] = Some((text, Some(number))),
+                Decided::Delete { target } => bank[*target] = None,
+                Decided::Noop { .. } => {}
+            }
+        }
+        bank
+    }
+
+    /// Every text: first what is read (memories, context, turn), then what is written from it.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.read().chain(self.written())
+    }
+
+    /// What stands in the case before anything is concluded from it.
+    fn read(&self) -> impl Iterator<Item = &str> {
+        let said = self.context.iter().chain([&self.turn]);
+        self.memories.iter().map(|text| &text[..]).chain(said.flat_map(|s| [&s.speaker[..], &s.text]))
+    }
+
+    /// Facts, new texts, the question and its answer.
+    fn written(&self) -> impl Iterator<Item = &str> {
+        let facts = self.facts.iter().flat_map(|statement| {
+            let text = match &statement.decided {
+                Decided::Update { text, .. } => Some(&text[..]),
+                _ => None,
+            };
+            [Some(&statement.fact[..]), text].into_iter().flatten()
+        });
+        let question = self.question.iter().flat_map(|question| {
+            let answer = question.answer.as_ref().map(|(_, text)| &text[..]);
+            [Some(&question.text[..]), answer].into_iter().flatten()
+        });
+        facts.chain(question)
+    }
+
+    /// The same with every text rewritten, and the speakers renamed.
+    fn map(&self, rewrite: impl Fn(&str) -> String, rename: impl Fn(&str) -> String) -> Self {
+        let said = |said: &Said| Said { speaker: rename(&said.speaker), text: rewrite(&said.text) };
+        Self {
+            memories: self.memories.iter().map(|text| rewrite(text)).collect(),
+            context: self.context.iter().map(said).collect(),
+            turn: said(&self.turn),
+            facts: self
+                .facts
+                .iter()
+                .map(|statement| Statement {
+                    fact: rewrite(&statement.fact),
+                    decided: match &statement.decided {
+                        Decided::Update { target, text } => {
+                            Decided::Update { target: *target, text: rewrite(text) }
+                        }
+                        other => other.clone(),
+                    },
+                })
+                .collect(),
+            question: self.question.as_ref().map(|question| Question {
+                text: rewrite(&question.text),
+                answer: question.answer.as_ref().map(|(used, text)| (*used, rewrite(text))),
+            }),
+        }
+    }
+}
+
+/// All situations. An error names every line that is wrong.
+pub fn load() -> Result<Vec<Situation>> {
+    let (mut all, mut errors) = (Vec::new(), Vec::new());
+    for (name, text) in FILES {
+        match parse(name, text) {
+            Ok(own) => all.extend(own),
+            Err(error) => errors.push(error.message().to_owned()),
+        }
+    }
+    if errors.is_empty() { Ok(all) } else { Err(Error::invalid(errors.join("\n"))) }
+}
+
+#[cfg(test)]
+mod tests;
