@@ -114,6 +114,7 @@ fn options() -> PackOptions {
     PackOptions {
         name: "tiny".into(),
         quantization: Quantization::F16,
+        embedding_quantization: None,
         prompt_family: "compact".into(),
         context_length: Some(200),
         candidates_per_speaker: 12,
