@@ -191,6 +191,40 @@ fn eval_ops_judges_every_case() {
     assert_eq!(run("b"), (report, outcomes));
 }
 
+#[test]
+fn eval_quantization_compares_every_format_with_f32() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, cases) = made_up(folder.path());
+    let command = ["eval", "quantization", "--data", text(&cases), "--model", model(), "--limit", "6"];
+    let report = json(&[&command[..], &["--json"]].concat());
+    assert_eq!((&report["model"], &report["cases"]), (&"random".into(), &6.into()));
+    assert!(report["tokens"].as_u64().unwrap() > 0);
+    let formats = report["formats"].as_array().unwrap();
+    let names: Vec<&str> = formats.iter().map(|own| own["quantization"].as_str().unwrap()).collect();
+    assert_eq!(names, ["f32", "f16", "q8", "q6", "q4", "q4"]);
+    assert!(formats[4].get("embedding_quantization").is_none());
+    assert_eq!(formats[5]["embedding_quantization"], "q8");
+    let [f32, f16, q8, q6, q4, mixed] = &formats[..] else { unreachable!() };
+    let bytes = |own: &Value| own["weights_bytes"].as_u64().unwrap();
+    assert!(bytes(f32) > bytes(f16) && bytes(f16) > bytes(q8) && bytes(q8) > bytes(q6));
+    assert!(bytes(q6) > bytes(q4) && bytes(mixed) > bytes(q4) && bytes(q8) > bytes(mixed));
+    let kl = |own: &Value| own["mean_kl"].as_f64().unwrap();
+    // The bundle is in 16 bits itself.
+    assert!(kl(f32) == 0.0 && kl(f16) == 0.0 && kl(mixed) > 0.0, "{report}");
+    assert!(0.0 < kl(q8) && kl(q8) < kl(q6) && kl(q6) < kl(q4) && kl(q4) < 0.5, "{report}");
+    let packed = folder.path().join("mixed");
+    let pack = ["pack", "--model", model(), "--out", text(&packed), "--quantize", "q4", "--embedding", "q8"];
+    json(&[&pack[..], &["--json"]].concat());
+    assert_eq!(fs::metadata(packed.join("model.safetensors")).unwrap().len(), bytes(mixed));
+    let manifest: Value = serde_json::from_slice(&fs::read(packed.join("manifest.json")).unwrap()).unwrap();
+    assert_eq!(
+        (&manifest["quantization"], &manifest["embedding_quantization"]),
+        (&"q4".into(), &"q8".into())
+    );
+    let plain = String::from_utf8(memory_r1(&command).stdout).unwrap();
+    assert!(plain.starts_with("weights") && plain.contains("mean KL"), "{plain}");
+}
+
 /// `eval locomo` of made-up conversations, cut short.
 fn locomo<'a>(data: &'a Path, out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
     let paths = ["eval", "locomo", "--data", text(data), "--out", text(out)];

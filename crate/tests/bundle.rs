@@ -114,6 +114,7 @@ fn options() -> PackOptions {
     PackOptions {
         name: "tiny".into(),
         quantization: Quantization::F16,
+        embedding_quantization: None,
         prompt_family: "compact".into(),
         context_length: Some(200),
         candidates_per_speaker: 12,
@@ -141,6 +142,49 @@ fn packing_writes_what_is_committed() {
     for (name, bytes) in files.iter().filter(|(name, _)| *name != MANIFEST) {
         assert_eq!(&packed[name], bytes, "{name}");
     }
+}
+
+/// The same weights and the same layout, for ever: the fingerprints are literals.
+#[test]
+fn quantised_bundles_open_and_lie_as_ever() {
+    let (q8, q6, q4) = (Quantization::Q8, Quantization::Q6, Quantization::Q4);
+    for (quantization, embedding, fingerprint) in [
+        (q8, None, "d3aca0e8fd3192800691fde379ea3b3da23fced9683e31e0de8424821b236bed"),
+        (q6, Some(q6), "007d16a7627a731b02ee383ebd21e1e49b33f6cf4de89f8d39ab7cd572ab4adb"),
+        (q4, None, "26f2b32aa981bc855d4e5955b3b8f5d2721951ee206dce78f60d4d266c60f41d"),
+        (q4, Some(q8), "c8054d0fd6b0b55aea2c9b954285663a0a6009de2efbd86dc7f5027370bdf0ec"),
+    ] {
+        let options = PackOptions { quantization, embedding_quantization: embedding, ..options() };
+        let files = block_on(pack::<Flex>(&committed(), &options, &FlexDevice)).unwrap();
+        let model = load(&files).unwrap();
+        let manifest = model.manifest().unwrap();
+        assert_eq!(manifest.quantization, quantization);
+        assert_eq!(manifest.embedding_quantization, embedding.filter(|own| *own != quantization));
+        let difference = block_on(model.self_check()).unwrap().unwrap();
+        assert!(difference < 1e-4, "{quantization}: {difference}");
+        assert_eq!(model.info().fingerprint, fingerprint, "{quantization}, embeddings {embedding:?}");
+        // What was packed is packed again, in more bits, without change.
+        let exact = PackOptions { quantization: Quantization::F32, embedding_quantization: None, ..options };
+        let wide = block_on(pack::<Flex>(&files, &exact, &FlexDevice)).unwrap();
+        let logits = |files: &Files| verify(files).unwrap().unwrap().self_check.unwrap().logits;
+        assert_eq!(logits(&wide), logits(&files));
+    }
+}
+
+#[test]
+fn a_quantised_bundle_is_told_what_is_wrong_with_it() {
+    let options = PackOptions { quantization: Quantization::Q6, ..options() };
+    let mut files = block_on(pack::<Flex>(&committed(), &options, &FlexDevice)).unwrap();
+    let config = String::from_utf8(files["config.json"].clone()).unwrap();
+    files.remove(MANIFEST);
+    files.insert("config.json".into(), config.replace("\"vocab_size\": 262", "\"vocab_size\": 263").into());
+    let error = refusal(&files);
+    assert_eq!(error.code(), ErrorCode::ModelIntegrity);
+    assert_eq!(
+        error.message(),
+        "the tensor model.embed_tokens.weight has the shape [262, 24], quantised, instead of [263, 16], \
+         [263, 24], [263, 32]"
+    );
 }
 
 /// Made the committed bundle: `cargo test --release --test bundle -- --ignored`. Only a new

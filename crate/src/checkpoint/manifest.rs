@@ -1,6 +1,7 @@
 //! `manifest.json`: what a bundle is, and the hash of each of its files.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,36 @@ pub enum Quantization {
     /// 16-bit floats (IEEE half precision).
     #[default]
     F16,
+    /// Matrices in 8 bits a value with a 16-bit scale for every 64; vectors as 16-bit floats.
+    Q8,
+    /// The same in 6 bits.
+    Q6,
+    /// The same in 4 bits.
+    Q4,
+}
+
+impl Quantization {
+    /// The bits of a matrix's value; none of floats.
+    pub fn bits(self) -> Option<usize> {
+        match self {
+            Self::F32 | Self::F16 => None,
+            Self::Q8 => Some(8),
+            Self::Q6 => Some(6),
+            Self::Q4 => Some(4),
+        }
+    }
+}
+
+impl fmt::Display for Quantization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Q8 => "q8",
+            Self::Q6 => "q6",
+            Self::Q4 => "q4",
+        })
+    }
 }
 
 /// One file.
@@ -62,6 +93,9 @@ pub struct Manifest {
     pub architecture: String,
     /// How the weights lie on disk.
     pub quantization: Quantization,
+    /// How the tables of embeddings lie there, where it is in another way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding_quantization: Option<Quantization>,
     /// Every file but the manifest, by name.
     pub files: BTreeMap<String, FileEntry>,
     /// `compact` or `instruct`.

@@ -5,6 +5,7 @@
 
 mod manifest;
 mod pack;
+mod quantized;
 mod weights;
 
 use std::collections::BTreeMap;

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::error::{Error, ErrorCode, Result};
 use crate::kernels::Kernels;
-use crate::nn::{Decoder, DecoderConfig};
+use crate::nn::{Decoder, DecoderConfig, ParameterKind};
 use crate::random::Random;
 
 /// What a bundle says beside its weights.
@@ -19,6 +19,8 @@ pub struct PackOptions {
     pub name: String,
     /// How the weights are to lie on disk.
     pub quantization: Quantization,
+    /// How the tables of embeddings are to lie there; as the other weights where it is `None`.
+    pub embedding_quantization: Option<Quantization>,
     /// `compact` or `instruct`.
     pub prompt_family: String,
     /// The longest prompt and completion together, in tokens; the model's own where it is `None`.
@@ -33,16 +35,57 @@ pub struct PackOptions {
     pub training: TrainingRun,
 }
 
+impl PackOptions {
+    /// What a bundle says of itself; where there is none, the paper's numbers of candidates, and
+    /// no licence.
+    pub fn of(manifest: Option<&Manifest>) -> Self {
+        let Some(manifest) = manifest else {
+            return Self {
+                name: "model".to_owned(),
+                quantization: Quantization::default(),
+                embedding_quantization: None,
+                prompt_family: "instruct".to_owned(),
+                context_length: None,
+                candidates_per_speaker: 30,
+                manager_candidates: 5,
+                licence: String::new(),
+                training: TrainingRun::default(),
+            };
+        };
+        Self {
+            name: manifest.name.clone(),
+            quantization: manifest.quantization,
+            embedding_quantization: manifest.embedding_quantization,
+            prompt_family: manifest.prompt_family.clone(),
+            context_length: Some(manifest.context_length),
+            candidates_per_speaker: manifest.candidates_per_speaker,
+            manager_candidates: manifest.manager_candidates,
+            licence: manifest.licence.clone(),
+            training: manifest.training.clone(),
+        }
+    }
+
+    /// How parameters of one kind are to lie on disk.
+    fn format(&self, kind: ParameterKind) -> Quantization {
+        match kind {
+            ParameterKind::Embedding => self.embedding_quantization.unwrap_or(self.quantization),
+            _ => self.quantization,
+        }
+    }
+}
+
 /// Makes a bundle of the files of a model folder: the weights in one file, the tokenizer's files
 /// as they are, licences, notices and model cards as they are, and the manifest. `B` computes the
 /// self-check's logits: the CPU backend, so that every other one is measured against it.
 pub async fn pack<B: Kernels>(folder: &Files, options: &PackOptions, device: &B::Device) -> Result<Files> {
     let config = read_config(folder)?;
     let weights = read_weights(&config, folder)?;
-    let tensors = weights.iter().map(|(spec, values)| (&*spec.name, &spec.shape[..], &values[..]));
+    let tensors = weights
+        .iter()
+        .map(|(spec, values)| (&*spec.name, &spec.shape[..], &values[..], options.format(spec.kind)));
     let mut files = Files::from([
         (CONFIG.to_owned(), config.to_json().into_bytes()),
-        (WEIGHTS.to_owned(), write_weights(tensors, options.quantization)?),
+        (WEIGHTS.to_owned(), write_weights(tensors)?),
     ]);
     if !folder.contains_key("tokenizer.json") {
         return Err(Error::new(ErrorCode::ModelIntegrity, "tokenizer.json is missing"));
@@ -65,6 +108,7 @@ pub async fn pack<B: Kernels>(folder: &Files, options: &PackOptions, device: &B:
         name: options.name.clone(),
         architecture: config.family.architecture().to_owned(),
         quantization: options.quantization,
+        embedding_quantization: options.embedding_quantization.filter(|own| *own != options.quantization),
         files: files.iter().map(entry).collect(),
         prompt_family: options.prompt_family.clone(),
         context_length: options.context_length.map_or(longest, |length| length.min(longest)),

@@ -8,12 +8,12 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
 use serde_json::Value;
 
-use super::{CONFIG, Files, INDEX, POOLING, Quantization, WEIGHTS};
+use super::{CONFIG, Files, INDEX, POOLING, Quantization, WEIGHTS, quantized};
 use crate::error::{Error, ErrorCode, Result};
 use crate::kernels::Kernels;
 use crate::nn::{Decoder, DecoderConfig, Encoder, EncoderConfig, ParameterSpec};
 
-fn broken(message: impl Into<String>) -> Error {
+pub(super) fn broken(message: impl Into<String>) -> Error {
     Error::new(ErrorCode::ModelIntegrity, message)
 }
 
@@ -98,8 +98,13 @@ fn tensors(files: &Files) -> Result<BTreeMap<String, TensorView<'_>>> {
 
 /// The values of one tensor, which must have the shape that is wanted.
 fn take(tensors: &mut BTreeMap<String, TensorView<'_>>, spec: &ParameterSpec) -> Result<Vec<f32>> {
-    let view =
-        tensors.remove(&spec.name).ok_or_else(|| broken(format!("the tensor {} is missing", spec.name)))?;
+    let mut remove =
+        |name: &str| tensors.remove(name).ok_or_else(|| broken(format!("the tensor {name} is missing")));
+    let view = remove(&spec.name)?;
+    if view.dtype() == Dtype::U8 {
+        let scales = remove(&format!("{}{}", spec.name, quantized::SCALES))?;
+        return quantized::read(spec, &view, &scales);
+    }
     if view.shape() != spec.shape {
         let (is, wanted) = (view.shape(), &spec.shape);
         return Err(broken(format!("the tensor {} has the shape {is:?} instead of {wanted:?}", spec.name)));
@@ -127,7 +132,7 @@ fn check_index(files: &Files) -> Result<()> {
     }
 }
 
-fn to_f32(name: &str, view: &TensorView) -> Result<Vec<f32>> {
+pub(super) fn to_f32(name: &str, view: &TensorView) -> Result<Vec<f32>> {
     let data = view.data();
     let pair = |bytes: &[u8]| [bytes[0], bytes[1]];
     let values: Vec<f32> = match view.dtype() {
@@ -153,36 +158,49 @@ fn to_f32(name: &str, view: &TensorView) -> Result<Vec<f32>> {
 /// `config.json` and `model.safetensors` of a decoder.
 pub async fn write_decoder<B: Backend>(decoder: &Decoder<B>, quantization: Quantization) -> Result<Files> {
     let parameters = decoder.to_parameters().await?;
-    let tensors = parameters.iter().map(|(spec, values)| (spec.name.as_str(), &spec.shape[..], &values[..]));
+    let tensors = parameters
+        .iter()
+        .map(|(spec, values)| (spec.name.as_str(), &spec.shape[..], &values[..], quantization));
     Ok(Files::from([
         (CONFIG.to_owned(), decoder.config().to_json().into_bytes()),
-        (WEIGHTS.to_owned(), write_weights(tensors, quantization)?),
+        (WEIGHTS.to_owned(), write_weights(tensors)?),
     ]))
 }
 
-/// A safetensors file of tensors given as name, shape and values.
+/// A safetensors file of tensors given as name, shape, values, and how these are to lie there. What
+/// quantisation spares, vectors above all, is in 16 bits where it fits, else in 32. A matrix with a
+/// value that does not fit is `INVALID_ARGUMENT`.
 pub fn write_weights<'a>(
-    tensors: impl IntoIterator<Item = (&'a str, &'a [usize], &'a [f32])>,
-    quantization: Quantization,
+    tensors: impl IntoIterator<Item = (&'a str, &'a [usize], &'a [f32], Quantization)>,
 ) -> Result<Vec<u8>> {
     let mut views = Vec::new();
-    for (name, shape, values) in tensors {
-        let data: Vec<u8> = match quantization {
-            Quantization::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            Quantization::F16 => {
-                if let Some(value) = values.iter().find(|value| !f16::from_f32(**value).is_finite()) {
-                    return Err(Error::invalid(format!(
-                        "{value} of {name} does not fit into 16 bits: pack as f32"
-                    )));
-                }
-                values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()
+    for (name, shape, values, quantization) in tensors {
+        let outside = values.iter().find(|value| !f16::from_f32(**value).is_finite());
+        let bits = quantization.bits().filter(|_| quantized::is_quantizable(shape));
+        let is_half = match (quantization, bits, outside) {
+            (Quantization::F32, ..) => false,
+            (Quantization::F16, _, Some(value)) | (_, Some(_), Some(value)) => {
+                return Err(Error::invalid(format!(
+                    "{value} of {name} does not fit into 16 bits: pack as f32"
+                )));
             }
+            _ => outside.is_none(),
         };
-        let dtype = match quantization {
-            Quantization::F32 => Dtype::F32,
-            Quantization::F16 => Dtype::F16,
+        if let (Some(bits), [rows, columns]) = (bits, shape) {
+            let (bytes, groups) = (quantized::row_bytes(*columns, bits), quantized::row_groups(*columns));
+            let matrix = quantized::quantize(values, *columns, bits);
+            let scales = Owned { dtype: Dtype::F16, shape: vec![*rows, groups], data: matrix.scales };
+            views.push((format!("{name}{}", quantized::SCALES), scales));
+            let codes = Owned { dtype: Dtype::U8, shape: vec![*rows, bytes], data: matrix.codes };
+            views.push((name.to_owned(), codes));
+            continue;
+        }
+        let (dtype, data) = if is_half {
+            (Dtype::F16, values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect())
+        } else {
+            (Dtype::F32, values.iter().flat_map(|value| value.to_le_bytes()).collect())
         };
-        views.push((name, Owned { dtype, shape: shape.to_vec(), data }));
+        views.push((name.to_owned(), Owned { dtype, shape: shape.to_vec(), data }));
     }
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     safetensors::serialize(views, Some(metadata))
@@ -252,8 +270,9 @@ mod tests {
             .map(|(spec, values)| (spec.name, spec.shape, values))
             .collect();
         change(&mut tensors);
-        let views = tensors.iter().map(|(name, shape, values)| (&**name, &shape[..], &values[..]));
-        files.insert(WEIGHTS.to_owned(), write_weights(views, Quantization::F32).unwrap());
+        let views =
+            tensors.iter().map(|(name, shape, values)| (&**name, &shape[..], &values[..], Quantization::F32));
+        files.insert(WEIGHTS.to_owned(), write_weights(views).unwrap());
         files
     }
 
@@ -268,6 +287,65 @@ mod tests {
             let difference =
                 (halved.embed_tokens.val() - decoder.embed_tokens.val()).abs().max().into_scalar();
             assert!(difference > 0.0 && difference < 1e-4, "{difference}");
+        }
+    }
+
+    #[test]
+    fn quantised_matrices_are_near_and_vectors_stay_half() {
+        let decoder = tiny(false).init::<Flex>(3, &FlexDevice);
+        let exact = block_on(decoder.to_parameters()).unwrap();
+        for (quantization, share) in
+            [(Quantization::Q8, 0.005), (Quantization::Q6, 0.02), (Quantization::Q4, 0.08)]
+        {
+            let files = block_on(write_decoder(&decoder, quantization)).unwrap();
+            for ((spec, values), (_, own)) in exact.iter().zip(read_weights(&tiny(false), &files).unwrap()) {
+                let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+                let error = values.iter().zip(&own).map(|(value, own)| (value - own).powi(2)).sum::<f32>();
+                let error = (error / values.len() as f32).sqrt();
+                assert!(error <= share * largest, "{quantization} {}: {error} of {largest}", spec.name);
+            }
+            let file = SafeTensors::deserialize(&files[WEIGHTS]).unwrap();
+            let embedding = file.tensor("model.embed_tokens.weight").unwrap();
+            assert_eq!(
+                (embedding.dtype(), embedding.shape()),
+                (Dtype::U8, &[20, quantization.bits().unwrap()][..])
+            );
+            assert_eq!(file.tensor("model.embed_tokens.weight.scales").unwrap().shape(), [20, 1]);
+            assert_eq!(file.tensor("model.norm.weight").unwrap().dtype(), Dtype::F16);
+        }
+    }
+
+    #[test]
+    fn what_half_precision_cannot_hold_is_wide_or_refused() {
+        let written = |shape: &[usize], quantization| {
+            let file = write_weights([("w", shape, &[7e4_f32, 0.0, 0.0, 1.0][..], quantization)])?;
+            Ok::<_, Error>(SafeTensors::deserialize(&file).unwrap().tensor("w").unwrap().dtype())
+        };
+        assert_eq!(written(&[4], Quantization::Q4).unwrap(), Dtype::F32);
+        assert_eq!(written(&[2, 2], Quantization::Q4).unwrap(), Dtype::F32);
+        for (shape, quantization) in [(&[1, 4][..], Quantization::Q4), (&[4], Quantization::F16)] {
+            let error = written(shape, quantization).unwrap_err();
+            assert_eq!(error.message(), "70000 of w does not fit into 16 bits: pack as f32");
+        }
+    }
+
+    #[test]
+    fn a_quantised_matrix_without_its_scales_is_named() {
+        let files =
+            block_on(write_decoder(&tiny(true).init::<Flex>(3, &FlexDevice), Quantization::Q6)).unwrap();
+        for (name, message) in [
+            (
+                "model.layers.0.mlp.up_proj.weight.scales",
+                "the tensor model.layers.0.mlp.up_proj.weight.scales is missing",
+            ),
+            ("model.layers.0.mlp.up_proj.weight", "the tensor model.layers.0.mlp.up_proj.weight is missing"),
+        ] {
+            let file = SafeTensors::deserialize(&files[WEIGHTS]).unwrap();
+            let left = file.tensors().into_iter().filter(|(own, _)| own != name);
+            let mut files = files.clone();
+            files.insert(WEIGHTS.to_owned(), safetensors::serialize(left, None).unwrap());
+            let error = error(&files);
+            assert_eq!((error.code(), error.message()), (ErrorCode::ModelIntegrity, message));
         }
     }
 

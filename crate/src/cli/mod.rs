@@ -20,6 +20,7 @@ mod memories;
 mod model;
 mod output;
 mod pack;
+mod precision;
 mod progress;
 mod score;
 mod synth;

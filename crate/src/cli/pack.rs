@@ -10,9 +10,8 @@ use serde::Serialize;
 
 use super::model::read_folder;
 use super::output::Output;
-use crate::checkpoint::{
-    Files, MANIFEST, Manifest, PackOptions, Quantization, TrainingRun, fingerprint, pack, verify,
-};
+use super::precision::Precision;
+use crate::checkpoint::{Files, MANIFEST, Manifest, PackOptions, Quantization, fingerprint, pack, verify};
 use crate::error::{Error, ErrorCode, Result};
 
 /// Makes a bundle: weights in one file, a manifest with the hash of every file. What is not said
@@ -22,9 +21,12 @@ pub(super) struct Arguments {
     /// The model's folder, in Hugging Face's layout or a bundle.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// How the weights are written.
-    #[arg(long, value_enum)]
+    /// How the weights are written (`memory-r1 eval quantization` prints what it costs).
+    #[arg(long, value_enum, value_name = "FORMAT")]
     quantize: Precision,
+    /// How the tables of embeddings are written, where not as the other weights.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    embedding: Option<Precision>,
     /// The bundle's folder; what a bundle in it had before is replaced.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -46,14 +48,6 @@ pub(super) struct Arguments {
     /// The weights' licence, an SPDX expression.
     #[arg(long)]
     licence: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Precision {
-    /// 32-bit floats.
-    F32,
-    /// 16-bit floats.
-    F16,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -98,37 +92,26 @@ fn options(arguments: &Arguments, own: Option<&Manifest>) -> Result<PackOptions>
     let folder = fs::canonicalize(&arguments.model).ok();
     let folder_name =
         folder.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-    let licence = arguments.licence.clone().or_else(|| own.map(|own| own.licence.clone()));
     let prompts = arguments.prompts.map(|prompts| match prompts {
         Prompts::Instruct => "instruct".to_owned(),
         Prompts::Compact => "compact".to_owned(),
     });
+    let name = if own.is_none() { folder_name } else { None };
+    let own = PackOptions::of(own);
+    let licence = arguments.licence.clone().unwrap_or(own.licence);
+    if licence.is_empty() {
+        return Err(Error::invalid("under which licence are the weights? give --licence"));
+    }
     Ok(PackOptions {
-        name: arguments
-            .name
-            .clone()
-            .or_else(|| own.map(|own| own.name.clone()))
-            .or(folder_name)
-            .unwrap_or_else(|| "model".to_owned()),
-        quantization: match arguments.quantize {
-            Precision::F32 => Quantization::F32,
-            Precision::F16 => Quantization::F16,
-        },
-        prompt_family: prompts
-            .or_else(|| own.map(|own| own.prompt_family.clone()))
-            .unwrap_or_else(|| "instruct".to_owned()),
-        context_length: arguments.context_length.or(own.map(|own| own.context_length)),
-        candidates_per_speaker: arguments
-            .candidates_per_speaker
-            .or(own.map(|own| own.candidates_per_speaker))
-            .unwrap_or(30),
-        manager_candidates: arguments
-            .manager_candidates
-            .or(own.map(|own| own.manager_candidates))
-            .unwrap_or(5),
-        licence: licence
-            .ok_or_else(|| Error::invalid("under which licence are the weights? give --licence"))?,
-        training: own.map_or_else(TrainingRun::default, |own| own.training.clone()),
+        name: arguments.name.clone().or(name).unwrap_or(own.name),
+        quantization: arguments.quantize.into(),
+        embedding_quantization: arguments.embedding.map(Quantization::from),
+        prompt_family: prompts.unwrap_or(own.prompt_family),
+        context_length: arguments.context_length.or(own.context_length),
+        candidates_per_speaker: arguments.candidates_per_speaker.unwrap_or(own.candidates_per_speaker),
+        manager_candidates: arguments.manager_candidates.unwrap_or(own.manager_candidates),
+        licence,
+        training: own.training,
     })
 }
 

@@ -7,6 +7,8 @@ use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
 use super::output::Output;
+use super::precision::Precision;
+use crate::checkpoint::Quantization;
 use crate::error::{Error, ErrorCode, Result};
 use crate::generation::Cancel;
 use crate::training::{SftConfig, export, run as train};
@@ -26,7 +28,7 @@ enum Method {
     Export(ExportArguments),
 }
 
-/// Weights as f16, with the manifest that the package verifies.
+/// Weights in few bits, with the manifest that the package verifies.
 #[derive(Debug, Args)]
 struct ExportArguments {
     /// The run's configuration.
@@ -44,6 +46,14 @@ struct ExportArguments {
     /// The bundle's name.
     #[arg(long, default_value = "nano")]
     name: String,
+
+    /// How the weights are written (`memory-r1 eval quantization` prints what it costs).
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "f16")]
+    quantize: Precision,
+
+    /// How the tables of embeddings are written, where not as the other weights.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    embedding: Option<Precision>,
 }
 
 /// A run folder is the configuration's output_dir: checkpoints, metrics.jsonl, and in the end
@@ -81,7 +91,8 @@ fn read_config(path: &Path) -> Result<SftConfig> {
 fn bundle(arguments: &ExportArguments, output: &mut Output) -> Result<()> {
     let config = read_config(&arguments.config)?;
     let model = arguments.model.clone().unwrap_or_else(|| config.output_dir.join("model"));
-    let bytes = export(&config, &arguments.name, &model, &arguments.out)?;
+    let precision = (arguments.quantize.into(), arguments.embedding.map(Quantization::from));
+    let bytes = export(&config, &arguments.name, precision, &model, &arguments.out)?;
     output.result(&json!({ "path": arguments.out, "bytes": bytes }), || {
         format!("the bundle is in {} ({bytes} bytes)", arguments.out.display())
     })

@@ -4,6 +4,7 @@ mod locomo;
 mod metrics;
 mod ops;
 mod places;
+mod quantization;
 mod report;
 mod run_folder;
 mod scores;
@@ -15,6 +16,7 @@ pub use ops::{
     Decided, OpScores, OpsOutcome, OpsTotals, Share, TargetRecall, ops_totals, read_cases, run_case,
 };
 pub use places::{PlaceTotals, run_places};
+pub use quantization::{FORMATS, FormatCost, QuantizationReport, quantization_costs};
 pub use report::{EvidenceRecall, Intervals, LocomoReport};
 pub use run_folder::RunFolder;
 pub use scores::{Category, CategoryScores, Pair, Tally, Totals, read_pairs};

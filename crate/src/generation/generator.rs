@@ -1,5 +1,7 @@
 //! A local model that answers prompts.
 
+mod distributions;
+
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,8 +12,8 @@ use futures::future::LocalBoxFuture;
 use super::constraint::{Constraint, Step};
 use super::sampler::choose;
 use super::{
-    Bitset, Cancel, ChatMessage, ChatTemplate, DecodeStream, FinishReason, Generation, LanguageModel,
-    Lexicon, ModelInfo, Part, PromptFamily, Request, Tokenizer,
+    Bitset, Cancel, ChatMessage, ChatTemplate, DecodeStream, FinishReason, Generation, Grammar,
+    LanguageModel, Lexicon, ModelInfo, Part, PromptFamily, Request, Tokenizer,
 };
 use crate::checkpoint::{self, Files, Manifest, SelfCheck};
 use crate::error::{Error, ErrorCode, Result};
@@ -139,6 +141,24 @@ impl<B: Kernels> LocalModel<B> {
         }
         let room = request.max_new_tokens.min(context - prompt.len());
         Ok((prompt, room))
+    }
+
+    /// What a grammar allows behind a prompt of so many tokens, or `CONTEXT_OVERFLOW`.
+    fn constraint(
+        &self,
+        request: &Request,
+        grammar: &Grammar,
+        (prompt, room): (usize, usize),
+    ) -> Result<Constraint> {
+        let said = request.messages.iter().filter(|message| message.role != "system");
+        let words = self.lexicon.as_ref().map(|own| own.beside(said.map(|message| &*message.content)));
+        match Constraint::with_words(&self.tokenizer, grammar, words, room) {
+            // It was the context that cut the budget, not the caller.
+            Err(error) if error.code() == ErrorCode::InvalidArgument && room < request.max_new_tokens => {
+                Err(overflow(prompt, self.info.context_length).with_source(error))
+            }
+            constraint => constraint,
+        }
     }
 }
 
@@ -344,15 +364,7 @@ impl<B: Kernels> LanguageModel for LocalModel<B> {
         let Some(grammar) = &request.grammar else {
             return self.generate_freely(request, (prompt, room), cancel, on_text).await;
         };
-        let said = request.messages.iter().filter(|message| message.role != "system");
-        let words = self.lexicon.as_ref().map(|own| own.beside(said.map(|message| &*message.content)));
-        let constraint = match Constraint::with_words(&self.tokenizer, grammar, words, room) {
-            // It was the context that cut the budget, not the caller.
-            Err(error) if error.code() == ErrorCode::InvalidArgument && room < request.max_new_tokens => {
-                return Err(overflow(prompt.len(), self.info.context_length).with_source(error));
-            }
-            constraint => constraint?,
-        };
+        let constraint = self.constraint(request, grammar, (prompt.len(), room))?;
         self.generate_constrained(request, constraint, (prompt, room), cancel, on_text).await
     }
 }
@@ -367,7 +379,7 @@ mod tests {
 
     use super::*;
     use crate::generation::tokenizer::testing;
-    use crate::generation::{Grammar, Sampling, parse_decision};
+    use crate::generation::{Sampling, parse_decision};
     use crate::nn::DecoderConfig;
 
     const TEMPLATE: &str = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>";
@@ -454,6 +466,30 @@ mod tests {
         for (place, (id, logprob)) in generation.ids.iter().zip(&generation.logprobs).enumerate() {
             let wanted = logprobs[place * known + *id as usize];
             assert!((wanted - logprob).abs() < 1e-3, "{place}: {logprob} instead of {wanted}");
+        }
+    }
+
+    /// The generator's own completion, read again: the chosen token's probability is the same.
+    #[test]
+    fn distributions_are_those_that_were_chosen_from() {
+        let model = model(1024, no_turn());
+        let request = request("8 May 2023: Has a dog #0\n> Has a cat", Some(Grammar::Decision { shown: 1 }));
+        let (generation, _) = generate(&model, &request).unwrap();
+        let distributions = |ids: &[u32]| block_on(model.distributions(&request, ids, &Cancel::default()));
+        let own = distributions(&generation.ids).unwrap();
+        let chosen: Vec<f32> = (generation.parts.iter().zip(&generation.logprobs))
+            .filter_map(|(part, logprob)| (*part != Part::Forced).then_some(*logprob))
+            .collect();
+        assert_eq!(own.len(), chosen.len());
+        for (distribution, logprob) in own.iter().zip(chosen) {
+            let total: f32 = distribution.iter().map(|own| own.exp()).sum();
+            assert!((total - 1.0).abs() < 1e-4, "{total}");
+            assert!(distribution.iter().any(|own| (own - logprob).abs() < 1e-5), "{logprob}");
+        }
+        let cut = &generation.ids[..generation.ids.len() - 1];
+        let longer = [&generation.ids[..], &[0]].concat();
+        for wrong in [cut, &longer] {
+            assert_eq!(distributions(wrong).unwrap_err().code(), ErrorCode::InvalidArgument);
         }
     }
 

@@ -23,17 +23,33 @@ They were projected onto their principal components, and trained further.
 ";
 
 /// Packs a model folder, or a checkpoint, of a run into `out` and returns the bundle's size in
-/// bytes. The bundle says how it was made and how many memories its agents are shown.
-pub fn export(config: &SftConfig, name: &str, model: &Path, out: &Path) -> Result<u64> {
+/// bytes. The bundle says how it was made and how many memories its agents are shown. The weights
+/// lie there in the first quantization, the tables of embeddings in the second, if there is one.
+pub fn export(
+    config: &SftConfig,
+    name: &str,
+    (quantization, embedding): (Quantization, Option<Quantization>),
+    model: &Path,
+    out: &Path,
+) -> Result<u64> {
+    let embedding = embedding.filter(|own| *own != quantization);
+    let mut formats = String::new();
+    if quantization != Quantization::default() {
+        formats += &format!(" --quantize {quantization}");
+    }
+    if let Some(embedding) = embedding {
+        formats += &format!(" --embedding {embedding}");
+    }
     let encoder = config.encoder.is_some();
     let commands = [
         encoder.then(|| "./build.sh encoder".to_owned()),
         Some(format!("memory-r1 train sft --config configs/{name}.toml")),
-        Some(format!("memory-r1 train export --config configs/{name}.toml --out pkg/models/{name}")),
+        Some(format!("memory-r1 train export --config configs/{name}.toml --out pkg/models/{name}{formats}")),
     ];
     let options = PackOptions {
         name: name.to_owned(),
-        quantization: Quantization::F16,
+        quantization,
+        embedding_quantization: embedding,
         prompt_family: "compact".to_owned(),
         context_length: None,
         candidates_per_speaker: config.data.candidates_per_speaker,

@@ -369,6 +369,7 @@ fn eval_line(step: u64, tally: &Tally) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::Quantization;
     use crate::generation::{Grammar, PromptFamily};
     use crate::training::examples::{Source, Task};
     use crate::training::{Curriculum, EncoderConfig, FreeformConfig, LossWeights, TaskCounts};
@@ -439,7 +440,8 @@ mod tests {
         assert!(metrics.contains("eval_exact_match/extract/free/"), "{metrics}");
 
         let bundle = folder.path().join("bundle");
-        crate::training::export(&config(&whole), "nano", &straight.path, &bundle).unwrap();
+        let formats = (Quantization::Q4, Some(Quantization::Q8));
+        crate::training::export(&config(&whole), "nano", formats, &straight.path, &bundle).unwrap();
         let mut files = crate::training::run_folder::read_files(&bundle).unwrap();
         let manifest = crate::checkpoint::verify(&files).unwrap().unwrap();
         assert!(
@@ -447,6 +449,7 @@ mod tests {
                 && files.contains_key("LICENSE-MIT")
                 && manifest.training.commands.len() == 3
         );
+        assert!(manifest.training.commands[2].ends_with("/nano --quantize q4 --embedding q8"));
         files.get_mut("model.safetensors").unwrap()[1000] ^= 1;
         assert!(crate::checkpoint::verify(&files).is_err());
     }

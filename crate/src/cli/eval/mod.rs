@@ -2,6 +2,7 @@
 
 mod locomo;
 mod ops;
+mod quantization;
 
 use clap::{Args, Subcommand};
 
@@ -21,11 +22,14 @@ enum Benchmark {
     Ops(ops::Arguments),
     /// Long conversations of two speakers, then questions about them.
     Locomo(locomo::Arguments),
+    /// What weights in fewer bits cost.
+    Quantization(quantization::Arguments),
 }
 
 pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     match &arguments.benchmark {
         Benchmark::Ops(arguments) => ops::run(arguments, output),
         Benchmark::Locomo(arguments) => locomo::run(arguments, output),
+        Benchmark::Quantization(arguments) => quantization::run(arguments, output),
     }
 }

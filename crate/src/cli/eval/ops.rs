@@ -61,17 +61,23 @@ struct Report {
     worst: Vec<OpsOutcome>,
 }
 
-pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
-    let name = arguments.data.display();
-    let file = File::open(&arguments.data).map_err(|error| {
+/// The first cases of a file, all without a limit; there must be one.
+pub(super) fn read(path: &Path, limit: Option<usize>) -> Result<Vec<OpsCase>> {
+    let name = path.display();
+    let file = File::open(path).map_err(|error| {
         Error::new(ErrorCode::NotReachable, format!("{name} could not be read")).with_source(error)
     })?;
     let mut cases = read_cases(BufReader::new(file))
         .map_err(|error| Error::new(error.code(), format!("{name}: {}", error.message())))?;
-    cases.truncate(arguments.limit.unwrap_or(usize::MAX));
+    cases.truncate(limit.unwrap_or(usize::MAX));
     if cases.is_empty() {
         return Err(Error::invalid(format!("{name} holds no cases")));
     }
+    Ok(cases)
+}
+
+pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
+    let cases = read(&arguments.data, arguments.limit)?;
     let models = arguments.model.load()?;
     let cancel = on_interrupt()?;
     if arguments.places {

@@ -1,0 +1,372 @@
+//! Matrices in few bits: blocks of small integers, each with a scale.
+//!
+//! A row is cut into groups of [`GROUP`] consecutive values; the last group of a row has what is
+//! left. With b bits a value, `value = scale · code`, where:
+//! - `code` is an integer in `-2^(b-1) ..= 2^(b-1) - 1`;
+//! - `scale` is one half-precision float a group. It may be negative, so that a group's largest
+//!   value of either sign can have the code `-2^(b-1)`: in 4 bits that sixteenth code counts. Of a
+//!   few fractions ([`CLIPPING`]) of `max|value| / 2^(b-1)` and of `max|value| / (2^(b-1) - 1)` it
+//!   is the one with the least squared error: cutting a lone large value off makes the others finer.
+//!
+//! The codes of a row are one stream of bits without gaps, from the least significant bit of its
+//! first byte on: code `i` has the bits `b·i .. b·(i+1)` in two's complement, and what is left of
+//! the last byte is zero. A group of 64 is thus `8·b` bytes: whole 32-bit words for a kernel, and
+//! in 8 bits an array of `i8`.
+//!
+//! In a safetensors file the matrix `name` of shape `[rows, columns]` is two tensors: `name`, U8 of
+//! shape `[rows, ⌈b · columns / 8⌉]`, and `name.scales`, F16 of shape `[rows, ⌈columns / 64⌉]`. The
+//! file alone says what b is.
+
+use half::f16;
+use safetensors::tensor::TensorView;
+
+use super::weights::{broken, to_f32};
+use crate::error::Result;
+use crate::nn::ParameterSpec;
+
+/// How many values share a scale.
+const GROUP: usize = 64;
+/// The bits a value may have.
+const BITS: [usize; 3] = [4, 6, 8];
+/// The fewest columns of a quantised matrix: below, the bytes of a row do not say how many bits a
+/// value has, and a scale costs more than it saves.
+const FEWEST_COLUMNS: usize = 4;
+/// The share of the largest value's reach that a scale may have.
+const CLIPPING: [f32; 8] = [1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.75, 0.7];
+
+/// What follows a matrix's name in the name of its scales.
+pub(super) const SCALES: &str = ".scales";
+
+/// A matrix in few bits.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Quantized {
+    /// `[rows, row_bytes]`
+    pub(super) codes: Vec<u8>,
+    /// `[rows, row_groups]`, each two bytes, little-endian.
+    pub(super) scales: Vec<u8>,
+}
+
+/// Whether a tensor of this shape is quantised; vectors are not.
+pub(super) fn is_quantizable(shape: &[usize]) -> bool {
+    matches!(shape, [_, columns] if *columns >= FEWEST_COLUMNS)
+}
+
+/// How many bytes the codes of a row have.
+pub(super) fn row_bytes(columns: usize, bits: usize) -> usize {
+    (columns * bits).div_ceil(8)
+}
+
+/// How many scales a row has.
+pub(super) fn row_groups(columns: usize) -> usize {
+    columns.div_ceil(GROUP)
+}
+
+/// Quantises the rows of a matrix, whose values must be within the range of half precision.
+///
+/// # Shapes
+/// - values: `[rows, columns]`
+pub(super) fn quantize(values: &[f32], columns: usize, bits: usize) -> Quantized {
+    let rows = values.len() / columns;
+    let mut codes = Vec::with_capacity(rows * row_bytes(columns, bits));
+    let mut scales = Vec::with_capacity(rows * row_groups(columns) * 2);
+    for row in values.chunks_exact(columns) {
+        for group in row.chunks(GROUP) {
+            let scale = best_scale(group, bits);
+            scales.extend(scale.to_le_bytes());
+            let encoder = Encoder::new(scale.to_f32(), bits);
+            pack(group.iter().map(|value| encoder.code(*value) as i32), bits, &mut codes);
+        }
+    }
+    Quantized { codes, scales }
+}
+
+/// The scale with which a group's squared error is least.
+fn best_scale(group: &[f32], bits: usize) -> f16 {
+    let largest = group.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or(0.0);
+    let half = (1 << (bits - 1)) as f32;
+    let reaches = [largest / (half - 1.0), -largest / half];
+    let candidates = reaches.iter().flat_map(|reach| CLIPPING.map(|share| f16::from_f32(reach * share)));
+    // With the scale 0, which is all that is left of values too small for half precision.
+    let nothing = (f16::ZERO, group.iter().map(|value| value * value).sum::<f32>());
+    let (best, _) = candidates.fold(nothing, |best, scale| {
+        let error = squared_error(group, scale.to_f32(), bits);
+        if error < best.1 { (scale, error) } else { best }
+    });
+    best
+}
+
+fn squared_error(group: &[f32], scale: f32, bits: usize) -> f32 {
+    let encoder = Encoder::new(scale, bits);
+    // Eight sums at a time: one alone would wait for each addition.
+    let mut sums = [0.0; 8];
+    for values in group.chunks(8) {
+        for (sum, value) in sums.iter_mut().zip(values) {
+            let error = value - encoder.code(*value) * scale;
+            *sum += error * error;
+        }
+    }
+    sums.iter().sum()
+}
+
+/// From values to codes, which are whole numbers.
+struct Encoder {
+    inverse: f32,
+    lowest: f32,
+    highest: f32,
+}
+
+impl Encoder {
+    fn new(scale: f32, bits: usize) -> Self {
+        let half = (1 << (bits - 1)) as f32;
+        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+        Self { inverse, lowest: -half, highest: half - 1.0 }
+    }
+
+    /// The code whose value is nearest.
+    fn code(&self, value: f32) -> f32 {
+        // From here on an f32 has no room for a fraction: adding rounds, and faster than `round`.
+        const WHOLE: f32 = 12_582_912.0;
+        let code = (value * self.inverse).clamp(self.lowest, self.highest);
+        code + WHOLE - WHOLE
+    }
+}
+
+/// Puts codes behind each other, eight at a time in as many bytes as a code has bits.
+fn pack(codes: impl Iterator<Item = i32>, bits: usize, bytes: &mut Vec<u8>) {
+    let mask = (1 << bits) - 1;
+    let (mut word, mut filled) = (0_u32, 0);
+    for code in codes {
+        word |= (code.cast_unsigned() & mask) << filled;
+        filled += bits;
+        while filled >= 8 {
+            bytes.push(word as u8);
+            word >>= 8;
+            filled -= 8;
+        }
+    }
+    if filled > 0 {
+        bytes.push(word as u8);
+    }
+}
+
+/// Reads a quantised matrix out of its two tensors. One that does not have the lengths of the
+/// shape in `spec` is `MODEL_INTEGRITY` and named.
+pub(super) fn read(spec: &ParameterSpec, codes: &TensorView, scales: &TensorView) -> Result<Vec<f32>> {
+    let (name, is) = (&spec.name, codes.shape());
+    let ([rows, columns], [own_rows, bytes]) = (&spec.shape[..], is) else {
+        let wanted = &spec.shape;
+        return Err(broken(format!(
+            "the tensor {name} has the shape {is:?}, quantised, instead of {wanted:?}"
+        )));
+    };
+    let bits = BITS.into_iter().find(|bits| row_bytes(*columns, *bits) == *bytes);
+    let (Some(bits), true) = (bits.filter(|_| is_quantizable(&spec.shape)), rows == own_rows) else {
+        let wanted: Vec<String> =
+            BITS.iter().map(|bits| format!("{:?}", [*rows, row_bytes(*columns, *bits)])).collect();
+        return Err(broken(format!(
+            "the tensor {name} has the shape {is:?}, quantised, instead of {}",
+            wanted.join(", ")
+        )));
+    };
+    let wanted = [*rows, row_groups(*columns)];
+    if scales.shape() != wanted {
+        let is = scales.shape();
+        return Err(broken(format!("the tensor {name}{SCALES} has the shape {is:?} instead of {wanted:?}")));
+    }
+    let scales = to_f32(&format!("{name}{SCALES}"), scales)?;
+    Ok(dequantize(codes.data(), &scales, *columns, bits))
+}
+
+/// # Shapes
+/// - codes: `[rows, row_bytes]`
+/// - scales: `[rows, row_groups]`
+/// - output: `[rows, columns]`
+fn dequantize(codes: &[u8], scales: &[f32], columns: usize, bits: usize) -> Vec<f32> {
+    let unpack = match bits {
+        4 => unpack::<4>,
+        6 => unpack::<6>,
+        _ => unpack::<8>,
+    };
+    let (bytes, groups) = (row_bytes(columns, bits), row_groups(columns));
+    let mut values = vec![0.0; codes.len() / bytes * columns];
+    let rows = values.chunks_exact_mut(columns).zip(codes.chunks_exact(bytes));
+    for ((values, codes), scales) in rows.zip(scales.chunks_exact(groups)) {
+        unpack(codes, scales, values);
+    }
+    values
+}
+
+/// One row. The number of bits is known when this is compiled, so that the loops unroll.
+fn unpack<const BITS: usize>(codes: &[u8], scales: &[f32], values: &mut [f32]) {
+    let groups = values.chunks_mut(GROUP).zip(codes.chunks(GROUP / 8 * BITS));
+    for ((values, codes), scale) in groups.zip(scales) {
+        for (values, codes) in values.chunks_mut(8).zip(codes.chunks(BITS)) {
+            let mut bytes = [0; 8];
+            bytes[..codes.len()].copy_from_slice(codes);
+            let word = i64::from_le_bytes(bytes);
+            for (place, value) in values.iter_mut().enumerate() {
+                // Up to the sign bit, then down again with the sign.
+                let code = (word << (64 - BITS * (place + 1))) >> (64 - BITS);
+                *value = code as i32 as f32 * scale;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::tensor::Dtype;
+
+    use super::*;
+    use crate::error::ErrorCode;
+    use crate::nn::ParameterKind;
+
+    fn halves(values: &[f32]) -> Vec<u8> {
+        values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()
+    }
+
+    fn from_halves(bytes: &[u8]) -> Vec<f32> {
+        bytes.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect()
+    }
+
+    fn there_and_back(values: &[f32], columns: usize, bits: usize) -> Vec<f32> {
+        let Quantized { codes, scales } = quantize(values, columns, bits);
+        assert_eq!(codes.len(), values.len() / columns * row_bytes(columns, bits));
+        dequantize(&codes, &from_halves(&scales), columns, bits)
+    }
+
+    #[test]
+    fn the_layout_is_what_it_was() {
+        for (values, bits, codes, scale) in [
+            (&[-4.0, 3.5, 0.0, 0.5, 1.0, -0.5, 2.0][..], 4, &[0x78, 0x10, 0xf2, 0x04][..], 0.5),
+            // The largest value may have the lowest code: the scale is negative then.
+            (&[4.0, -3.5, 0.0, -0.5], 4, &[0x78, 0x10], -0.5),
+            (&[-8.0, 7.75, 0.25, -0.25, 0.5], 6, &[0xe0, 0x17, 0xfc, 0x02], 0.25),
+            (&[-128.0, 127.0, 1.0, -1.0], 8, &[0x80, 0x7f, 0x01, 0xff], 1.0),
+            (&[0.0; 5], 6, &[0; 4], 0.0),
+        ] {
+            let quantized = quantize(values, values.len(), bits);
+            assert_eq!(quantized, Quantized { codes: codes.to_vec(), scales: halves(&[scale]) });
+            assert_eq!(dequantize(codes, &[scale], values.len(), bits), values);
+        }
+    }
+
+    #[test]
+    fn a_group_has_64_values_and_a_row_its_own_groups() {
+        let mut values = vec![1.0; 2 * 70];
+        values[64..70].fill(3.0);
+        values[70..].fill(-0.5);
+        let quantized = quantize(&values, 70, 8);
+        assert_eq!(quantized.codes.len(), 140);
+        assert_eq!(quantized.scales.len(), 2 * 2 * 2);
+        let back = there_and_back(&values, 70, 4);
+        for (value, own) in values.iter().zip(&back) {
+            assert!((value - own).abs() < 1e-3 * value.abs(), "{own} instead of {value}");
+        }
+    }
+
+    #[test]
+    fn a_lone_large_value_is_clipped_where_the_others_gain() {
+        let mut values: Vec<f32> = (0..64).map(|place| ((place * 37 % 64) as f32 - 31.5) / 50.0).collect();
+        values[9] = 1.0;
+        let unclipped = squared_error(&values, 1.0 / -8.0, 4);
+        let own: f32 = there_and_back(&values, 64, 4)
+            .iter()
+            .zip(&values)
+            .map(|(own, value)| (own - value).powi(2))
+            .sum();
+        assert!(own < 0.95 * unclipped, "{own} instead of {unclipped}");
+    }
+
+    /// What reading the two tensors says, for a matrix of 3 rows and 70 columns.
+    fn refusal(codes: [usize; 2], scales: &[usize], dtype: Dtype) -> (ErrorCode, String) {
+        let spec = ParameterSpec { name: "w".into(), shape: vec![3, 70], kind: ParameterKind::Projection };
+        let (bytes, width) = (vec![0; codes.iter().product()], if dtype == Dtype::U8 { 1 } else { 2 });
+        let scale_bytes = [0x00, 0x7c].repeat(scales.iter().product::<usize>() * width / 2);
+        let codes = TensorView::new(Dtype::U8, codes.to_vec(), &bytes).unwrap();
+        let scales = TensorView::new(dtype, scales.to_vec(), &scale_bytes).unwrap();
+        let error = read(&spec, &codes, &scales).unwrap_err();
+        (error.code(), error.message().to_owned())
+    }
+
+    #[test]
+    fn lengths_that_do_not_fit_are_refused_by_name() {
+        let is = |codes, scales: &[usize], dtype, code, wanted: &str| {
+            assert_eq!(refusal(codes, scales, dtype), (code, wanted.to_owned()));
+        };
+        let integrity = ErrorCode::ModelIntegrity;
+        let wanted = "instead of [3, 35], [3, 53], [3, 70]";
+        for wrong in [[3, 34], [3, 71], [2, 35]] {
+            let message = format!("the tensor w has the shape {wrong:?}, quantised, {wanted}");
+            is(wrong, &[3, 2], Dtype::F16, integrity, &message);
+        }
+        let message = "the tensor w.scales has the shape [3, 1] instead of [3, 2]";
+        is([3, 53], &[3, 1], Dtype::F16, integrity, message);
+        is([3, 53], &[3, 2], Dtype::F16, integrity, "the tensor w.scales is not finite at place 0");
+        let message = "the tensor w.scales has the type U8; supported: F32, F16, BF16";
+        is([3, 53], &[3, 2], Dtype::U8, ErrorCode::ModelUnsupported, message);
+    }
+
+    #[test]
+    fn the_bytes_of_a_row_say_its_bits() {
+        for columns in FEWEST_COLUMNS..200 {
+            let bytes = BITS.map(|bits| row_bytes(columns, bits));
+            assert!(bytes[0] < bytes[1] && bytes[1] < bytes[2], "{columns}: {bytes:?}");
+        }
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    mod properties {
+        use proptest::prelude::*;
+
+        use super::*;
+
+        /// Rows of one length, and the number of bits.
+        fn matrices() -> impl Strategy<Value = (usize, usize, Vec<f32>)> {
+            let sizes = (FEWEST_COLUMNS..150_usize, 1..4_usize, prop::sample::select(BITS.to_vec()));
+            sizes.prop_flat_map(|(columns, rows, bits)| {
+                let value =
+                    (-1.0..1.0_f32, -10..10_i32).prop_map(|(value, power)| value * 2.0_f32.powi(power));
+                (Just(columns), Just(bits), prop::collection::vec(value, rows * columns))
+            })
+        }
+
+        proptest! {
+            #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() })]
+
+            /// Never worse than rounding to the unclipped scale, which is half a step off at most.
+            #[test]
+            fn the_error_is_bounded((columns, bits, values) in matrices()) {
+                let back = there_and_back(&values, columns, bits);
+                for (own, values) in back.chunks(columns).zip(values.chunks(columns)) {
+                    for (own, values) in own.chunks(GROUP).zip(values.chunks(GROUP)) {
+                        let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+                        // A scale near the end of half precision is itself half of its steps off.
+                        let half_step = 0.501 * largest / ((1 << (bits - 1)) - 1) as f32 + 128.0 * 2.0_f32.powi(-25);
+                        let error: f32 = own.iter().zip(values).map(|(own, value)| (own - value).powi(2)).sum();
+                        prop_assert!(error <= values.len() as f32 * half_step.powi(2), "{error}");
+                    }
+                }
+            }
+
+            /// Any codes with any scales come back as they were.
+            #[test]
+            fn codes_come_back_exactly(
+                bits in prop::sample::select(BITS.to_vec()),
+                codes in prop::collection::vec(-128..128_i32, 1..200),
+                scale in -2.0..2.0_f32,
+            ) {
+                let half = 1 << (bits - 1);
+                let codes: Vec<i32> = codes.into_iter().map(|code| code.clamp(-half, half - 1)).collect();
+                let mut bytes = Vec::new();
+                pack(codes.iter().copied(), bits, &mut bytes);
+                prop_assert_eq!(bytes.len(), row_bytes(codes.len(), bits));
+                let scales = vec![scale; row_groups(codes.len())];
+                let values = dequantize(&bytes, &scales, codes.len(), bits);
+                for (code, value) in codes.iter().zip(values) {
+                    prop_assert_eq!(*code as f32 * scale, value);
+                }
+            }
+        }
+    }
+}
