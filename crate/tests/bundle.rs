@@ -119,6 +119,7 @@ fn options() -> PackOptions {
         context_length: Some(200),
         candidates_per_speaker: 12,
         manager_candidates: 5,
+        fact_threshold: 0.0,
         licence: "MIT OR Apache-2.0".into(),
         training: TrainingRun { run: "none".into(), commands: vec!["a test made it".into()] },
     }

@@ -83,6 +83,8 @@ export interface Receipt {
   probability: number;
   /** The probability of the id, where the operation has one. */
   idProbability?: number;
+  /** How sure the extractor was of the fact: the geometric mean of its tokens' probabilities. */
+  factProbability?: number;
   seed: number;
   /** True where the fact was already known, so that no model was asked. */
   known?: boolean;

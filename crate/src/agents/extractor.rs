@@ -22,7 +22,7 @@ const MOST_TOKENS: usize = MAX_FACTS * (MAX_TEXT_TOKENS + 4) + 16;
 const SMALL_PIECE: usize = 512;
 
 /// A statement that the extractor took out of a turn.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Fact {
     /// The statement, with its dates resolved.
     pub text: String,
@@ -30,6 +30,8 @@ pub struct Fact {
     pub phrases: Vec<String>,
     /// What was said: the turn, or the window of it that the model read.
     pub said: Turn,
+    /// The geometric mean of the probabilities of the tokens of its list.
+    pub probability: f64,
 }
 
 /// Takes facts out of turns.
@@ -67,7 +69,8 @@ impl Extractor {
         let mut facts = Vec::new();
         while let Some(piece) = pieces.pop() {
             let window = Turn { content: piece.to_owned(), ..turn.clone() };
-            let (texts, cut) = match self.read(&context, &window, sampling, cancel).await {
+            let Read { texts, probability, cut } = match self.read(&context, &window, sampling, cancel).await
+            {
                 Ok(read) => read,
                 Err(error) if error.code() == ErrorCode::ContextOverflow && piece.len() > SMALL_PIECE / 8 => {
                     let (first, second) = split_near_middle(piece).ok_or(error)?;
@@ -84,21 +87,23 @@ impl Extractor {
             }
             facts.extend(texts.into_iter().map(|text| {
                 let resolved = dates::resolve(&text, turn.timestamp);
-                Fact { text: resolved.text, phrases: resolved.phrases, said: window.clone() }
+                let said = window.clone();
+                Fact { text: resolved.text, phrases: resolved.phrases, said, probability }
             }));
         }
         Ok(facts)
     }
 
-    /// The facts of one window, and whether the model ran out of room for them. Context that
-    /// does not fit beside the window is left out, oldest first.
+    /// The facts of one window. Context that does not fit beside it is left out, oldest first.
+    /// What the model writes without conviction is not believed: a small one that meets something
+    /// new makes something up, and its tokens have low probabilities.
     async fn read(
         &self,
         context: &[Turn],
         window: &Turn,
         sampling: Sampling,
         cancel: &Cancel,
-    ) -> Result<(Vec<String>, bool)> {
+    ) -> Result<Read> {
         let info = self.model.info();
         let mut from = 0;
         loop {
@@ -112,13 +117,23 @@ impl Extractor {
                 Ok(generation) => {
                     let facts = parse_facts(&generation.text, MAX_FACTS)?;
                     let texts = facts.iter().map(|fact| one_line(fact)).filter(|fact| !fact.is_empty());
-                    return Ok((texts.collect(), was_cut(&generation, info.context_length)));
+                    let probability = generation.mean_probability().min(1.0);
+                    let texts = if probability < info.fact_threshold { Vec::new() } else { texts.collect() };
+                    return Ok(Read { texts, probability, cut: was_cut(&generation, info.context_length) });
                 }
                 Err(error) if error.code() == ErrorCode::ContextOverflow && from < context.len() => from += 1,
                 Err(error) => return Err(error),
             }
         }
     }
+}
+
+/// What the model made of one window.
+struct Read {
+    texts: Vec<String>,
+    probability: f64,
+    /// Whether it ran out of room.
+    cut: bool,
 }
 
 /// Whether the facts used up their room, so that the constraint had to close the list.

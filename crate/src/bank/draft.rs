@@ -141,8 +141,8 @@ impl Draft {
 }
 
 fn checked_receipt(mut receipt: Receipt) -> Result<Receipt> {
-    for probability in [Some(&mut receipt.probability), receipt.id_probability.as_mut()].into_iter().flatten()
-    {
+    let others = [receipt.id_probability.as_mut(), receipt.fact_probability.as_mut()];
+    for probability in others.into_iter().flatten().chain([&mut receipt.probability]) {
         if !(0.0..=1.0 + 1e-6).contains(probability) {
             return Err(Error::internal(format!("{probability} is not a probability")));
         }

@@ -53,6 +53,9 @@ pub struct Receipt {
     /// The probability of the id, where the operation has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id_probability: Option<f64>,
+    /// How sure the extractor was of the fact: the geometric mean of its tokens' probabilities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fact_probability: Option<f64>,
     /// The seed of the sampler.
     pub seed: u64,
     /// True where the fact equalled a shown memory and no model was asked.

@@ -106,6 +106,9 @@ pub struct Manifest {
     pub candidates_per_speaker: usize,
     /// How many related memories the manager is shown.
     pub manager_candidates: usize,
+    /// A list of facts whose tokens have a lower mean probability is not believed.
+    #[serde(default)]
+    pub fact_threshold: f64,
     /// An SPDX expression.
     pub licence: String,
     /// Where the weights come from.

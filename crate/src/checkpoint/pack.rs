@@ -29,6 +29,8 @@ pub struct PackOptions {
     pub candidates_per_speaker: usize,
     /// How many related memories the manager is shown.
     pub manager_candidates: usize,
+    /// A list of facts whose tokens have a lower mean probability is not believed.
+    pub fact_threshold: f64,
     /// An SPDX expression.
     pub licence: String,
     /// Where the weights come from.
@@ -48,6 +50,7 @@ impl PackOptions {
                 context_length: None,
                 candidates_per_speaker: 30,
                 manager_candidates: 5,
+                fact_threshold: 0.0,
                 licence: String::new(),
                 training: TrainingRun::default(),
             };
@@ -60,6 +63,7 @@ impl PackOptions {
             context_length: Some(manifest.context_length),
             candidates_per_speaker: manifest.candidates_per_speaker,
             manager_candidates: manifest.manager_candidates,
+            fact_threshold: manifest.fact_threshold,
             licence: manifest.licence.clone(),
             training: manifest.training.clone(),
         }
@@ -114,6 +118,7 @@ pub async fn pack<B: Kernels>(folder: &Files, options: &PackOptions, device: &B:
         context_length: options.context_length.map_or(longest, |length| length.min(longest)),
         candidates_per_speaker: options.candidates_per_speaker,
         manager_candidates: options.manager_candidates,
+        fact_threshold: options.fact_threshold,
         licence: options.licence.clone(),
         training: options.training.clone(),
         self_check: Some(self_check),

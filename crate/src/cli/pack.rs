@@ -45,6 +45,10 @@ pub(super) struct Arguments {
     /// How many related memories the manager is shown.
     #[arg(long, value_name = "N")]
     manager_candidates: Option<usize>,
+
+    /// A list of facts whose tokens have a lower mean probability is not believed.
+    #[arg(long, value_name = "P")]
+    fact_threshold: Option<f64>,
     /// The weights' licence, an SPDX expression.
     #[arg(long)]
     licence: Option<String>,
@@ -110,6 +114,7 @@ fn options(arguments: &Arguments, own: Option<&Manifest>) -> Result<PackOptions>
         context_length: arguments.context_length.or(own.context_length),
         candidates_per_speaker: arguments.candidates_per_speaker.unwrap_or(own.candidates_per_speaker),
         manager_candidates: arguments.manager_candidates.unwrap_or(own.manager_candidates),
+        fact_threshold: arguments.fact_threshold.unwrap_or(own.fact_threshold),
         licence,
         training: own.training,
     })

@@ -37,6 +37,8 @@ pub struct Decided {
     pub shown: Vec<String>,
     /// The probability of the operation.
     pub probability: f64,
+    /// How sure the extractor was of the fact.
+    pub fact_probability: f64,
 }
 
 /// How a case went.
@@ -221,6 +223,7 @@ pub async fn run_case(models: &Models, case: &OpsCase, seed: u64, cancel: &Cance
                     receipt.shown.iter().filter_map(|id| names.get(id).cloned()).collect()
                 }),
                 probability: receipt.map_or(1.0, |receipt| receipt.probability),
+                fact_probability: receipt.and_then(|receipt| receipt.fact_probability).unwrap_or(1.0),
             }
         })
         .collect();
@@ -326,6 +329,7 @@ mod tests {
             text: text.to_owned(),
             shown: vec!["a".to_owned()],
             probability: 1.0,
+            fact_probability: 1.0,
         }
     }
 

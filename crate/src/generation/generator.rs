@@ -190,6 +190,7 @@ fn info<B: Kernels>(
             context_length: longest,
             candidates_per_speaker: 30,
             manager_candidates: 5,
+            fact_threshold: 0.0,
         });
     };
     let prompt_family = match manifest.prompt_family.as_str() {
@@ -209,6 +210,7 @@ fn info<B: Kernels>(
         context_length: manifest.context_length.min(longest),
         candidates_per_speaker: manifest.candidates_per_speaker,
         manager_candidates: manifest.manager_candidates,
+        fact_threshold: manifest.fact_threshold,
     })
 }
 
@@ -405,6 +407,7 @@ mod tests {
             context_length,
             candidates_per_speaker: 12,
             manager_candidates: 5,
+            fact_threshold: 0.0,
         };
         let template = ChatTemplate::new(None, Some(TEMPLATE)).unwrap();
         LocalModel::new(config.init(3, &FlexDevice), tokenizer, template, info, None, turn).unwrap()

@@ -34,6 +34,8 @@ pub struct ModelInfo {
     pub candidates_per_speaker: usize,
     /// How many related memories the manager is shown (Memory-R1's code: 5).
     pub manager_candidates: usize,
+    /// A list of facts whose tokens have a lower mean probability is not believed; 0 believes all.
+    pub fact_threshold: f64,
 }
 
 /// One message of a prompt.
@@ -128,6 +130,14 @@ impl Generation {
     pub fn probability(&self, part: Part) -> f64 {
         let chosen = self.parts.iter().zip(&self.logprobs).filter(|(own, _)| **own == part);
         chosen.map(|(_, logprob)| f64::from(*logprob)).sum::<f64>().exp()
+    }
+
+    /// The geometric mean of the probabilities of all tokens that were chosen; 1 where none was.
+    pub fn mean_probability(&self) -> f64 {
+        let chosen = self.parts.iter().zip(&self.logprobs).filter(|(part, _)| **part != Part::Forced);
+        let (count, sum) =
+            chosen.fold((0, 0.0), |(count, sum), (_, logprob)| (count + 1, sum + f64::from(*logprob)));
+        (sum / f64::from(count.max(1))).exp()
     }
 }
 

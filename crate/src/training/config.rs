@@ -181,6 +181,10 @@ pub struct SftConfig {
     /// How many checkpoints stay.
     #[serde(default = "save_total_limit")]
     pub save_total_limit: usize,
+    /// The bundle's threshold of what the extractor is believed, see
+    /// [`crate::generation::ModelInfo::fact_threshold`].
+    #[serde(default)]
+    pub fact_threshold: f64,
     /// The network.
     pub model: DecoderConfig,
     /// Where its embedding begins; at random without.
@@ -259,6 +263,7 @@ impl SftConfig {
             (self.eval_steps == 0, "eval_steps is at least 1"),
             (self.save_steps == 0, "save_steps is at least 1"),
             (self.save_total_limit == 0, "save_total_limit is at least 1"),
+            (!(0.0..1.0).contains(&self.fact_threshold), "fact_threshold is in 0..1"),
             (self.data.batch_size() == 0, "data.batch has at least 1 example"),
             (self.data.dialogues == 0, "data.dialogues is at least 1"),
             (
@@ -329,6 +334,7 @@ impl SftConfig {
     pub(super) fn identity(&self) -> Self {
         Self {
             output_dir: PathBuf::new(),
+            fact_threshold: 0.0,
             max_seconds: None,
             logging_steps: 1,
             eval_steps: 1,

@@ -88,14 +88,17 @@ pub(super) struct ReceiptView {
     probability: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     id_probability: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fact_probability: Option<f64>,
     seed: u64,
     known: bool,
 }
 
 impl From<Receipt> for ReceiptView {
     fn from(receipt: Receipt) -> Self {
-        let Receipt { turn, fact, shown, model, probability, id_probability, seed, known } = receipt;
-        Self { turn, fact, shown, model, probability, id_probability, seed, known }
+        let Receipt { turn, fact, shown, model, probability, id_probability, fact_probability, seed, known } =
+            receipt;
+        Self { turn, fact, shown, model, probability, id_probability, fact_probability, seed, known }
     }
 }
 

@@ -37,6 +37,7 @@ impl ScriptedModel {
             context_length: context,
             candidates_per_speaker: 12,
             manager_candidates: 5,
+            fact_threshold: 0.0,
         };
         Rc::new(Self { info, script: RefCell::new(Box::new(script)), asked: RefCell::default() })
     }

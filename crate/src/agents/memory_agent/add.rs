@@ -204,6 +204,7 @@ impl MemoryAgent {
             model: if decision.known.is_some() { String::new() } else { info.fingerprint.clone() },
             probability: decision.probability,
             id_probability: decision.id_probability,
+            fact_probability: Some(fact.probability),
             seed: options.sampling.seed,
             known: decision.known.is_some(),
         };
