@@ -185,8 +185,8 @@ impl Writer {
     /// Words of the test split's names give way, a single one of each name.
     fn replace_kept(&self, situation: &Situation, changes: &mut Changes, random: &mut Random) {
         for name in situation.texts().flat_map(kept_names) {
-            let names = name.iter().filter(|word| is_capitalised(word) && self.is_name(word));
-            let Some(word) = names.last().or(name.last()) else { continue };
+            let mut names = name.iter().filter(|word| is_capitalised(word) && self.is_name(word));
+            let Some(word) = names.next_back().or(name.last()) else { continue };
             self.replace(word, situation, changes, random);
         }
     }
