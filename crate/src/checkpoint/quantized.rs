@@ -131,7 +131,7 @@ impl Encoder {
     }
 }
 
-/// Puts codes behind each other, eight at a time in as many bytes as a code has bits.
+/// Puts the codes of a group behind the bytes of the groups before it.
 fn pack(codes: impl Iterator<Item = i32>, bits: usize, bytes: &mut Vec<u8>) {
     let mask = (1 << bits) - 1;
     let (mut word, mut filled) = (0_u32, 0);
@@ -364,7 +364,7 @@ mod tests {
                 let scales = vec![scale; row_groups(codes.len())];
                 let values = dequantize(&bytes, &scales, codes.len(), bits);
                 for (code, value) in codes.iter().zip(values) {
-                    prop_assert_eq!(*code as f32 * scale, value);
+                    prop_assert_eq!((*code as f32 * scale).to_bits(), value.to_bits());
                 }
             }
         }

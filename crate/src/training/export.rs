@@ -33,13 +33,13 @@ pub fn export(
     out: &Path,
 ) -> Result<u64> {
     let embedding = embedding.filter(|own| *own != quantization);
-    let mut formats = String::new();
-    if quantization != Quantization::default() {
-        formats += &format!(" --quantize {quantization}");
-    }
-    if let Some(embedding) = embedding {
-        formats += &format!(" --embedding {embedding}");
-    }
+    let formats: String = [
+        (quantization != Quantization::default()).then(|| format!(" --quantize {quantization}")),
+        embedding.map(|own| format!(" --embedding {own}")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let encoder = config.encoder.is_some();
     let commands = [
         encoder.then(|| "./build.sh encoder".to_owned()),

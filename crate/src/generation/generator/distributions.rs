@@ -54,6 +54,8 @@ fn log_softmax(logits: &[f32], allowed: &Bitset) -> Vec<f32> {
     let largest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = values.iter().map(|value| f64::from(value - largest).exp()).sum();
     let total = largest + sum.ln() as f32;
-    values.iter_mut().for_each(|value| *value -= total);
+    for value in &mut values {
+        *value -= total;
+    }
     values
 }
