@@ -161,7 +161,7 @@ fn write_the_bundle() {
         ..DecoderConfig::nano()
     };
     let decoder = config.init::<Flex>(1, &FlexDevice);
-    let mut files = block_on(write_decoder(&decoder, Quantization::F32)).unwrap();
+    let mut files = block_on(write_decoder(&decoder.into(), Quantization::F32)).unwrap();
     files.insert("tokenizer.json".into(), byte_level_tokenizer().into_bytes());
     let template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>";
     let tokenizer_config = serde_json::json!({"chat_template": template, "eos_token": "<|end|>"});

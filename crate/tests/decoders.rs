@@ -54,7 +54,7 @@ fn the_command_line_generates_what_transformers_does() {
 
 #[test]
 fn a_file_that_the_index_names_and_the_folder_has_not_is_named() {
-    let [.., mut checkpoint, _] = reference::checkpoints();
+    let [.., mut checkpoint, _, _] = reference::checkpoints();
     checkpoint.files.remove("model-00002-of-00003.safetensors");
     let error = read_decoder::<Flex>(&checkpoint.files, &FlexDevice).unwrap_err();
     assert_eq!(error.code(), ErrorCode::ModelIntegrity);
@@ -66,7 +66,7 @@ fn a_file_that_the_index_names_and_the_folder_has_not_is_named() {
 
 #[test]
 fn an_index_that_is_no_index_is_named() {
-    let [.., mut checkpoint, _] = reference::checkpoints();
+    let [.., mut checkpoint, _, _] = reference::checkpoints();
     for text in ["[", "{}", r#"{"weight_map":{"norm":1}}"#] {
         checkpoint.files.insert("model.safetensors.index.json".to_owned(), text.into());
         let error = read_decoder::<Flex>(&checkpoint.files, &FlexDevice).unwrap_err();
