@@ -8,8 +8,8 @@ mod reference;
 
 use std::process::Command;
 
-use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
+use burn::backend::{Autodiff, Flex};
 use futures_lite::future::block_on;
 use memory_r1::checkpoint::read_decoder;
 use memory_r1::error::ErrorCode;
@@ -19,6 +19,16 @@ use serde_json::Value;
 fn logits_are_those_of_transformers() {
     for checkpoint in reference::checkpoints() {
         let largest = reference::largest_difference::<Flex>(&checkpoint, &FlexDevice);
+        let difference = block_on(largest).unwrap();
+        assert!(difference < 1e-4, "{}: {difference}", checkpoint.name);
+    }
+}
+
+/// The trait's own operators, which a GPU's backend takes, in place of the CPU backend's.
+#[test]
+fn logits_of_a_backend_that_overrides_nothing_are_those_of_transformers() {
+    for checkpoint in reference::checkpoints() {
+        let largest = reference::largest_difference::<Autodiff<Flex>>(&checkpoint, &FlexDevice);
         let difference = block_on(largest).unwrap();
         assert!(difference < 1e-4, "{}: {difference}", checkpoint.name);
     }

@@ -227,6 +227,9 @@ mod tests {
     use super::*;
     use crate::nn::Family;
 
+    /// Names, shapes and values.
+    type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
+
     fn bert() -> DecoderConfig {
         DecoderConfig {
             family: Family::Bert,
@@ -261,7 +264,7 @@ mod tests {
     }
 
     /// The files with one tensor renamed, reshaped or removed.
-    fn changed(config: &DecoderConfig, change: impl Fn(&mut Vec<(String, Vec<usize>, Vec<f32>)>)) -> Files {
+    fn changed(config: &DecoderConfig, change: impl Fn(&mut Tensors)) -> Files {
         let mut files = written(config);
         let mut tensors: Vec<_> = read_weights(config, &files)
             .unwrap()
@@ -291,8 +294,7 @@ mod tests {
 
     #[test]
     fn a_tensor_that_does_not_fit_is_named() {
-        let changed =
-            |change: &dyn Fn(&mut Vec<(String, Vec<usize>, Vec<f32>)>)| changed(&tiny(true), change);
+        let changed = |change: &dyn Fn(&mut Tensors)| changed(&tiny(true), change);
         let missing = error(&changed(&|tensors| drop(tensors.remove(3))));
         assert_eq!(missing.message(), "the tensor model.layers.0.self_attn.q_proj.bias is missing");
         let extra = error(&changed(&|tensors| tensors.push(("extra.weight".into(), vec![1], vec![0.0]))));
@@ -314,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_tensor_of_bert_that_does_not_fit_is_named() {
-        let changed = |change: &dyn Fn(&mut Vec<(String, Vec<usize>, Vec<f32>)>)| changed(&bert(), change);
+        let changed = |change: &dyn Fn(&mut Tensors)| changed(&bert(), change);
         let missing = error(&changed(&|tensors| drop(tensors.pop())));
         assert_eq!(missing.message(), "the tensor cls.predictions.bias is missing");
         let shape = error(&changed(&|tensors| tensors[1].1 = vec![8, 16]));

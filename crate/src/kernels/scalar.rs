@@ -6,7 +6,7 @@ use std::f32::consts::{FRAC_1_SQRT_2, LOG2_E};
 /// `e^x` to 2 units in the last place; nearly 0 below -87.
 ///
 /// `x = n ln 2 + r` with `|r| <= ln 2 / 2`; `e^r` by its series of degree 7.
-#[inline(always)]
+#[inline]
 pub(super) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves the nearest integer behind
     let x = if x < -87.0 { -87.0 } else { x };
@@ -24,7 +24,7 @@ pub(super) fn exp(x: f32) -> f32 {
 
 /// `x Φ(x)` (Hendrycks and Gimpel, 2016), where Φ, the distribution function of the normal
 /// distribution, is right to 1e-7 (Abramowitz and Stegun, 7.1.26).
-#[inline(always)]
+#[inline]
 pub(super) fn gelu(x: f32) -> f32 {
     let z = x.abs() * FRAC_1_SQRT_2;
     let t = 1.0 / (1.0 + 0.327_591_1 * z);

@@ -12,6 +12,7 @@ pub const CHUNK: usize = 128;
 
 /// A language model.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one or two of it, and it is hardly ever moved")]
 pub enum LanguageDecoder<B: Backend> {
     /// One whose tokens see what stands before them.
     Causal(Decoder<B>),
