@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
+use burn::backend::{Autodiff, Flex};
 use futures_lite::future::block_on;
 use memory_r1::checkpoint::{
     Files, MANIFEST, Manifest, PackOptions, Quantization, TrainingRun, pack, verify, write_decoder,
@@ -206,7 +206,7 @@ fn write_the_bundle() {
         ..DecoderConfig::nano()
     };
     let decoder = config.init::<Flex>(1, &FlexDevice);
-    let mut files = block_on(write_decoder(&decoder, Quantization::F32)).unwrap();
+    let mut files = block_on(write_decoder(&decoder.into(), Quantization::F32)).unwrap();
     files.insert("tokenizer.json".into(), byte_level_tokenizer().into_bytes());
     let template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>";
     let tokenizer_config = serde_json::json!({"chat_template": template, "eos_token": "<|end|>"});
@@ -215,6 +215,30 @@ fn write_the_bundle() {
     for (name, bytes) in block_on(pack::<Flex>(&files, &options(), &FlexDevice)).unwrap() {
         std::fs::write(folder().join(name), bytes).unwrap();
     }
+}
+
+/// A prefix model's self-check reads its prompt as a generator does: in a block, then causally.
+#[test]
+fn a_bundle_of_bert_checks_itself() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/decoders/bert");
+    let names = [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+    ];
+    let files: Files = names.map(|name| (name.to_owned(), std::fs::read(folder.join(name)).unwrap())).into();
+    let bundle = block_on(pack::<Flex>(&files, &options(), &FlexDevice)).unwrap();
+    let model = load(&bundle).unwrap();
+    assert_eq!(model.manifest().unwrap().architecture, "BertLMHeadModel");
+    assert_eq!(model.decoder().config().block_token_id, Some(298));
+    let difference = block_on(model.self_check()).unwrap().unwrap();
+    assert!(difference < 1e-5, "{difference}");
+    // Another device's operators.
+    let model = LocalModel::<Autodiff<Flex>>::load(&bundle, &FlexDevice, no_turn()).unwrap();
+    let difference = block_on(model.self_check()).unwrap().unwrap();
+    assert!(difference < 1e-3, "{difference}");
 }
 
 /// Special tokens, then every byte, without merges.

@@ -8,8 +8,8 @@ mod reference;
 
 use std::process::Command;
 
-use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
+use burn::backend::{Autodiff, Flex};
 use futures_lite::future::block_on;
 use memory_r1::checkpoint::read_decoder;
 use memory_r1::error::ErrorCode;
@@ -19,6 +19,16 @@ use serde_json::Value;
 fn logits_are_those_of_transformers() {
     for checkpoint in reference::checkpoints() {
         let largest = reference::largest_difference::<Flex>(&checkpoint, &FlexDevice);
+        let difference = block_on(largest).unwrap();
+        assert!(difference < 1e-4, "{}: {difference}", checkpoint.name);
+    }
+}
+
+/// The trait's own operators, which a GPU's backend takes, in place of the CPU backend's.
+#[test]
+fn logits_of_a_backend_that_overrides_nothing_are_those_of_transformers() {
+    for checkpoint in reference::checkpoints() {
+        let largest = reference::largest_difference::<Autodiff<Flex>>(&checkpoint, &FlexDevice);
         let difference = block_on(largest).unwrap();
         assert!(difference < 1e-4, "{}: {difference}", checkpoint.name);
     }
@@ -54,7 +64,7 @@ fn the_command_line_generates_what_transformers_does() {
 
 #[test]
 fn a_file_that_the_index_names_and_the_folder_has_not_is_named() {
-    let [.., mut checkpoint, _] = reference::checkpoints();
+    let [.., mut checkpoint, _, _] = reference::checkpoints();
     checkpoint.files.remove("model-00002-of-00003.safetensors");
     let error = read_decoder::<Flex>(&checkpoint.files, &FlexDevice).unwrap_err();
     assert_eq!(error.code(), ErrorCode::ModelIntegrity);
@@ -66,7 +76,7 @@ fn a_file_that_the_index_names_and_the_folder_has_not_is_named() {
 
 #[test]
 fn an_index_that_is_no_index_is_named() {
-    let [.., mut checkpoint, _] = reference::checkpoints();
+    let [.., mut checkpoint, _, _] = reference::checkpoints();
     for text in ["[", "{}", r#"{"weight_map":{"norm":1}}"#] {
         checkpoint.files.insert("model.safetensors.index.json".to_owned(), text.into());
         let error = read_decoder::<Flex>(&checkpoint.files, &FlexDevice).unwrap_err();

@@ -9,7 +9,8 @@ reference has the ids of conversations in English, Chinese, emoji and code, and 
 
 Random weights, a few hundred tokens, grouped queries (4 heads on 2), biases that are not zero; of
 every family one or two, with a tied head and with one of its own, in f32 and in bf16 on disk
-(computed in f32), in one file and in several, with both spellings of the rotary settings.
+(computed in f32), in one file and in several, with both spellings of the rotary settings. BERT is a
+prefix language model: its prompts are read in two blocks, the first up to the last block token.
 Written with torch 2.15.0 and transformers 5.23.0; the constants are committed, so the tests
 need neither.
 """
@@ -21,6 +22,8 @@ import sys
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    BertConfig,
+    BertLMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -65,6 +68,25 @@ def old_spelling(folder):
     config["rope_theta"] = scaling.pop("rope_theta")
     config["rope_scaling"] = scaling
     path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+# The id that `make_tokenizer` gives to <|im_start|>.
+BLOCK = 298
+
+
+def logits_of(model, ids, prompt):
+    """Of every token of `ids`, the first `prompt` of which are the prompt."""
+    tokens = torch.tensor([ids])
+    if not isinstance(model, BertLMHeadModel):
+        return model(tokens).logits[0]
+    first = max((place + 1 for place, own in enumerate(ids[:prompt]) if own == BLOCK), default=0)
+    # The end of what a token sees: its block's, or its own.
+    end = lambda place: first if place < first else prompt if place < prompt else place + 1
+    hidden = torch.finfo(torch.float32).min
+    mask = torch.tensor(
+        [[0.0 if key < end(query) else hidden for key in range(len(ids))] for query in range(len(ids))]
+    )
+    return model(tokens, attention_mask=mask[None, None], use_cache=False).logits[0]
 
 
 WORDS = (
@@ -220,7 +242,7 @@ def chats(tokenizer, model, end):
         follow = list(ids)
         with torch.no_grad():
             for _ in range(24):
-                follow.append(int(model(torch.tensor([follow])).logits[0, -1].argmax()))
+                follow.append(int(logits_of(model, follow, len(ids))[-1].argmax()))
                 if follow[-1] in end:
                     break
         follow = follow[len(ids) :]
@@ -277,6 +299,23 @@ VARIANTS = [
         "1GB",
         None,
     ),
+    (
+        "bert",
+        16,
+        BertLMHeadModel,
+        BertConfig(
+            **{key: SIZES[key] for key in SIZES if key not in ("num_key_value_heads", "rms_norm_eps")},
+            type_vocab_size=1,
+            layer_norm_eps=1e-12,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            block_token_id=BLOCK,
+            attn_implementation="eager",
+        ),
+        torch.float32,
+        "1GB",
+        None,
+    ),
 ]
 
 for name, seed, family, config, dtype, shard, change in VARIANTS:
@@ -286,33 +325,46 @@ for name, seed, family, config, dtype, shard, change in VARIANTS:
     model = family(config).eval()
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            if key.endswith("norm.weight"):
+            if key.lower().endswith("norm.weight"):
                 parameter.copy_(1.0 + 0.2 * torch.randn_like(parameter))
             elif key.endswith(".bias"):
-                parameter.copy_(0.3 * torch.randn_like(parameter))
+                parameter.copy_((0.1 if name == "bert" else 0.3) * torch.randn_like(parameter))
+            elif name == "bert":
+                # Behind its many norms and biases, louder, lest it say the same everywhere.
+                parameter.copy_(0.7 * torch.randn_like(parameter))
             else:
                 parameter.copy_((0.05 if "embed" in key else 0.3) * torch.randn_like(parameter))
     model.to(dtype).save_pretrained(out / name, max_shard_size=shard)
     if change:
         change(out / name)
-    model = family.from_pretrained(out / name, dtype=torch.float32).eval()
+    model = family.from_pretrained(
+        out / name, dtype=torch.float32, attn_implementation="eager" if name == "bert" else None
+    ).eval()
 
     prompt = [(i * 37 + 5) % 300 for i in range(20)]
+    long = [(i * 53 + 7) % 300 for i in range(200)]
+    # BERT's first logits are those of the last token of the first block, which sees no second.
+    first = 0
+    if name == "bert":
+        first = 11
+        prompt[4] = prompt[first] = long[70] = BLOCK
+        assert BLOCK not in prompt[first + 1 :] and BLOCK not in long[71:128]
     with torch.no_grad():
-        logits = model(torch.tensor([prompt])).logits[0]
+        logits = logits_of(model, prompt, len(prompt))
         ids = list(prompt)
         greedy = []
         for _ in range(24):
-            greedy.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+            greedy.append(int(logits_of(model, ids, len(prompt))[-1].argmax()))
             ids.append(greedy[-1])
-        long = [(i * 53 + 7) % 300 for i in range(200)]
-        long_logits = model(torch.tensor([long])).logits[0, -1]
+        # The test reads the long prompt in pieces; the first of them, 128, is BERT's prompt.
+        long_logits = logits_of(model, long, 128)[-1]
     tokenizer = make_tokenizer(name, out / name)
+    assert name != "bert" or tokenizer.convert_tokens_to_ids("<|im_start|>") == BLOCK
     named = config.eos_token_id
     end = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
     reference = {
         "prompt": prompt,
-        "first_logits": [round(x, 6) for x in logits[0].tolist()],
+        "first_logits": [round(x, 6) for x in logits[first].tolist()],
         "last_logits": [round(x, 6) for x in logits[-1].tolist()],
         "greedy": greedy,
         "long_prompt": long,

@@ -1,7 +1,5 @@
 //! A model folder made into a bundle.
 
-use burn::tensor::{Int, Tensor, TensorData};
-
 use super::weights::{read_config, read_decoder, read_weights, write_weights};
 use super::{
     COMPANIONS, CONFIG, FileEntry, Files, MANIFEST, Manifest, Quantization, SelfCheck, TrainingRun, WEIGHTS,
@@ -9,7 +7,7 @@ use super::{
 };
 use crate::error::{Error, ErrorCode, Result};
 use crate::kernels::Kernels;
-use crate::nn::{Decoder, DecoderConfig, ParameterKind};
+use crate::nn::{DecoderConfig, LanguageDecoder, ParameterKind, read_back, token_tensor};
 use crate::random::Random;
 
 /// What a bundle says beside its weights.
@@ -128,7 +126,7 @@ pub async fn pack<B: Kernels>(folder: &Files, options: &PackOptions, device: &B:
 }
 
 /// Sixteen tokens in, the logits of sixteen out, the greedy one among them.
-async fn self_check<B: Kernels>(decoder: &Decoder<B>) -> Result<SelfCheck> {
+async fn self_check<B: Kernels>(decoder: &LanguageDecoder<B>) -> Result<SelfCheck> {
     let DecoderConfig { vocab_size, .. } = *decoder.config();
     let mut random = Random::new(0, &[]);
     let mut draw = || -> Vec<u32> { (0..16).map(|_| random.below(vocab_size) as u32).collect() };
@@ -140,11 +138,10 @@ async fn self_check<B: Kernels>(decoder: &Decoder<B>) -> Result<SelfCheck> {
     Ok(SelfCheck { prompt_ids, token_ids, logits })
 }
 
-/// The logits behind a prompt, in one forward pass without a cache.
-async fn last_logits<B: Kernels>(decoder: &Decoder<B>, prompt: &[u32]) -> Result<Vec<f32>> {
-    let ids: Vec<i32> = prompt.iter().map(|id| *id as i32).collect();
-    let tokens = TensorData::new(ids, [1, prompt.len()]);
-    let hidden = decoder.forward(Tensor::<B, 2, Int>::from_data(tokens, &decoder.device()));
-    let last = hidden.narrow(1, prompt.len() - 1, 1).reshape([1, decoder.config().hidden_size]);
-    crate::nn::read_back(decoder.logits(last)).await
+/// The logits behind a prompt, in one forward pass without a cache where the model has one.
+async fn last_logits<B: Kernels>(decoder: &LanguageDecoder<B>, prompt: &[u32]) -> Result<Vec<f32>> {
+    let LanguageDecoder::Causal(causal) = decoder else { return decoder.logits_behind(prompt).await };
+    let hidden = causal.forward(token_tensor(prompt, &causal.device()));
+    let last = hidden.narrow(1, prompt.len() - 1, 1).reshape([1, causal.config().hidden_size]);
+    read_back(causal.logits(last)).await
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{CONFIG, Files, INDEX, POOLING, Quantization, WEIGHTS, quantized};
 use crate::error::{Error, ErrorCode, Result};
 use crate::kernels::Kernels;
-use crate::nn::{Decoder, DecoderConfig, Encoder, EncoderConfig, ParameterSpec};
+use crate::nn::{DecoderConfig, Encoder, EncoderConfig, LanguageDecoder, ParameterSpec};
 
 pub(super) fn broken(message: impl Into<String>) -> Error {
     Error::new(ErrorCode::ModelIntegrity, message)
@@ -34,10 +34,10 @@ fn text<'a>(files: &'a Files, name: &str) -> Result<&'a str> {
 
 /// Builds the decoder that `config.json` and the safetensors files describe. A tensor that is
 /// missing, left over or of a wrong shape is `MODEL_INTEGRITY` and named.
-pub fn read_decoder<B: Backend>(files: &Files, device: &B::Device) -> Result<Decoder<B>> {
+pub fn read_decoder<B: Backend>(files: &Files, device: &B::Device) -> Result<LanguageDecoder<B>> {
     let config = read_config(files)?;
     let mut weights = read_weights(&config, files)?.into_iter();
-    Decoder::from_parameters(&config, device, |spec| {
+    LanguageDecoder::from_parameters(&config, device, |spec| {
         let (own, values) =
             weights.next().ok_or_else(|| broken(format!("the tensor {} is missing", spec.name)))?;
         debug_assert_eq!(own.name, spec.name);
@@ -66,12 +66,14 @@ pub fn read_weights(config: &DecoderConfig, files: &Files) -> Result<Vec<(Parame
         let values = take(&mut tensors, &spec)?;
         weights.push((spec, values));
     }
-    // Some tools write the tied head out a second time.
-    if config.tie_word_embeddings
-        && let Some(head) = tensors.remove("lm_head.weight")
-        && to_f32("lm_head.weight", &head)? != weights[0].1
-    {
-        return Err(broken("lm_head.weight is not the embedding, but config.json says that they are tied"));
+    // Some tools write out a second time what is tied.
+    for &(copy, name) in config.tied_copies() {
+        if let Some(view) = tensors.remove(copy)
+            && weights.iter().find(|(spec, _)| spec.name == name).map(|(_, own)| own)
+                != Some(&to_f32(copy, &view)?)
+        {
+            return Err(broken(format!("{copy} is not {name}, but config.json says that they are tied")));
+        }
     }
     none_is_left(&tensors)?;
     Ok(weights)
@@ -156,7 +158,10 @@ pub(super) fn to_f32(name: &str, view: &TensorView) -> Result<Vec<f32>> {
 }
 
 /// `config.json` and `model.safetensors` of a decoder.
-pub async fn write_decoder<B: Backend>(decoder: &Decoder<B>, quantization: Quantization) -> Result<Files> {
+pub async fn write_decoder<B: Backend>(
+    decoder: &LanguageDecoder<B>,
+    quantization: Quantization,
+) -> Result<Files> {
     let parameters = decoder.to_parameters().await?;
     let tensors = parameters
         .iter()
@@ -238,6 +243,20 @@ mod tests {
     use futures_lite::future::block_on;
 
     use super::*;
+    use crate::nn::Family;
+
+    /// Names, shapes and values.
+    type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
+
+    fn bert() -> DecoderConfig {
+        DecoderConfig {
+            family: Family::Bert,
+            num_key_value_heads: 2,
+            max_position_embeddings: 16,
+            block_token_id: Some(4),
+            ..tiny(true)
+        }
+    }
 
     fn tiny(tie: bool) -> DecoderConfig {
         DecoderConfig {
@@ -253,8 +272,9 @@ mod tests {
         }
     }
 
-    fn written(tie: bool) -> Files {
-        block_on(write_decoder(&tiny(tie).init::<Flex>(3, &FlexDevice), Quantization::F32)).unwrap()
+    fn written(config: &DecoderConfig) -> Files {
+        let decoder = LanguageDecoder::<Flex>::init(config, 3, &FlexDevice);
+        block_on(write_decoder(&decoder, Quantization::F32)).unwrap()
     }
 
     fn error(files: &Files) -> Error {
@@ -262,9 +282,9 @@ mod tests {
     }
 
     /// The files with one tensor renamed, reshaped or removed.
-    fn changed(change: impl Fn(&mut Vec<(String, Vec<usize>, Vec<f32>)>)) -> Files {
-        let mut files = written(true);
-        let mut tensors: Vec<_> = read_weights(&tiny(true), &files)
+    fn changed(config: &DecoderConfig, change: impl Fn(&mut Tensors)) -> Files {
+        let mut files = written(config);
+        let mut tensors: Vec<_> = read_weights(config, &files)
             .unwrap()
             .into_iter()
             .map(|(spec, values)| (spec.name, spec.shape, values))
@@ -278,21 +298,22 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_bit_for_bit() {
-        for tie in [true, false] {
-            let files = written(tie);
+        for config in [tiny(true), tiny(false), bert()] {
+            let files = written(&config);
             let decoder = read_decoder::<Flex>(&files, &FlexDevice).unwrap();
+            assert_eq!(decoder.config(), &config);
             assert_eq!(block_on(write_decoder(&decoder, Quantization::F32)).unwrap(), files);
             let half = block_on(write_decoder(&decoder, Quantization::F16)).unwrap();
-            let halved = read_decoder::<Flex>(&half, &FlexDevice).unwrap();
-            let difference =
-                (halved.embed_tokens.val() - decoder.embed_tokens.val()).abs().max().into_scalar();
+            let embedding = |files: &Files| read_weights(&config, files).unwrap().swap_remove(0).1;
+            let (halved, whole) = (embedding(&half), embedding(&files));
+            let difference = halved.iter().zip(&whole).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(difference > 0.0 && difference < 1e-4, "{difference}");
         }
     }
 
     #[test]
     fn quantised_matrices_are_near_and_vectors_stay_half() {
-        let decoder = tiny(false).init::<Flex>(3, &FlexDevice);
+        let decoder = LanguageDecoder::<Flex>::init(&tiny(false), 3, &FlexDevice);
         let exact = block_on(decoder.to_parameters()).unwrap();
         for (quantization, share) in
             [(Quantization::Q8, 0.005), (Quantization::Q6, 0.02), (Quantization::Q4, 0.08)]
@@ -331,8 +352,11 @@ mod tests {
 
     #[test]
     fn a_quantised_matrix_without_its_scales_is_named() {
-        let files =
-            block_on(write_decoder(&tiny(true).init::<Flex>(3, &FlexDevice), Quantization::Q6)).unwrap();
+        let files = block_on(write_decoder(
+            &LanguageDecoder::<Flex>::init(&tiny(true), 3, &FlexDevice),
+            Quantization::Q6,
+        ))
+        .unwrap();
         for (name, message) in [
             (
                 "model.layers.0.mlp.up_proj.weight.scales",
@@ -351,19 +375,20 @@ mod tests {
 
     #[test]
     fn a_tensor_that_does_not_fit_is_named() {
-        let missing = error(&changed(|tensors| drop(tensors.remove(3))));
+        let changed = |change: &dyn Fn(&mut Tensors)| changed(&tiny(true), change);
+        let missing = error(&changed(&|tensors| drop(tensors.remove(3))));
         assert_eq!(missing.message(), "the tensor model.layers.0.self_attn.q_proj.bias is missing");
-        let extra = error(&changed(|tensors| tensors.push(("extra.weight".into(), vec![1], vec![0.0]))));
+        let extra = error(&changed(&|tensors| tensors.push(("extra.weight".into(), vec![1], vec![0.0]))));
         assert_eq!(extra.message(), "the tensor extra.weight is left over: the model has no place for it");
-        let shape = error(&changed(|tensors| tensors[0].1 = vec![8, 20]));
+        let shape = error(&changed(&|tensors| tensors[0].1 = vec![8, 20]));
         assert_eq!(
             shape.message(),
             "the tensor model.embed_tokens.weight has the shape [8, 20] instead of [20, 8]"
         );
-        let infinite = error(&changed(|tensors| tensors[0].2[7] = f32::NAN));
+        let infinite = error(&changed(&|tensors| tensors[0].2[7] = f32::NAN));
         assert_eq!(infinite.message(), "the tensor model.embed_tokens.weight is not finite at place 7");
         let head =
-            error(&changed(|tensors| tensors.push(("lm_head.weight".into(), vec![20, 8], vec![0.0; 160]))));
+            error(&changed(&|tensors| tensors.push(("lm_head.weight".into(), vec![20, 8], vec![0.0; 160]))));
         assert!(head.message().contains("tied"), "{head}");
         for error in [missing, extra, shape, infinite, head] {
             assert_eq!(error.code(), ErrorCode::ModelIntegrity);
@@ -371,8 +396,45 @@ mod tests {
     }
 
     #[test]
+    fn a_tensor_of_bert_that_does_not_fit_is_named() {
+        let changed = |change: &dyn Fn(&mut Tensors)| changed(&bert(), change);
+        let missing = error(&changed(&|tensors| drop(tensors.pop())));
+        assert_eq!(missing.message(), "the tensor cls.predictions.bias is missing");
+        let shape = error(&changed(&|tensors| tensors[1].1 = vec![8, 16]));
+        assert_eq!(
+            shape.message(),
+            "the tensor bert.embeddings.position_embeddings.weight has the shape [8, 16] instead of [16, 8]"
+        );
+        let extra = error(&changed(&|tensors| tensors.push(("bert.pooler.bias".into(), vec![1], vec![0.0]))));
+        assert_eq!(
+            extra.message(),
+            "the tensor bert.pooler.bias is left over: the model has no place for it"
+        );
+        // The tied head, written out: as it is, and as it is not.
+        for (from, to) in bert().tied_copies() {
+            let copied = |addend: f32| {
+                changed(&|tensors| {
+                    let (_, shape, values) = tensors.iter().find(|(name, ..)| name == to).unwrap().clone();
+                    let values = values.iter().map(|value| value + addend).collect();
+                    tensors.push(((*from).to_owned(), shape, values));
+                })
+            };
+            assert!(read_decoder::<Flex>(&copied(0.0), &FlexDevice).is_ok());
+            let tied = error(&copied(1.0));
+            assert_eq!(
+                tied.message(),
+                format!("{from} is not {to}, but config.json says that they are tied")
+            );
+            assert_eq!(tied.code(), ErrorCode::ModelIntegrity);
+        }
+        for error in [missing, shape, extra] {
+            assert_eq!(error.code(), ErrorCode::ModelIntegrity);
+        }
+    }
+
+    #[test]
     fn a_file_that_is_cut_or_absent_is_named() {
-        let mut files = written(true);
+        let mut files = written(&tiny(true));
         files.get_mut(WEIGHTS).unwrap().truncate(100);
         assert_eq!(error(&files).message(), "model.safetensors is not a safetensors file");
         files.remove(WEIGHTS);

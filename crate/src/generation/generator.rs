@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 use futures::future::LocalBoxFuture;
 
 use super::constraint::{Constraint, Step};
@@ -18,10 +18,7 @@ use super::{
 use crate::checkpoint::{self, Files, Manifest, SelfCheck};
 use crate::error::{Error, ErrorCode, Result};
 use crate::kernels::Kernels;
-use crate::nn::{Decoder, KvCache, read_back};
-
-/// The most tokens that are read between two turns of the caller's event loop.
-const CHUNK: usize = 128;
+use crate::nn::{KvCache, LanguageDecoder};
 
 /// Gives the event loop a turn (a macrotask in a browser), so that a cancellation is heard.
 pub type Turn = Rc<dyn Fn() -> LocalBoxFuture<'static, ()>>;
@@ -33,7 +30,7 @@ pub fn no_turn() -> Turn {
 
 /// Weights, tokenizer and chat template on one device.
 pub struct LocalModel<B: Kernels> {
-    decoder: Decoder<B>,
+    decoder: LanguageDecoder<B>,
     tokenizer: Arc<Tokenizer>,
     template: ChatTemplate,
     info: ModelInfo,
@@ -67,13 +64,14 @@ impl<B: Kernels> LocalModel<B> {
 
     /// Puts a model together from its parts.
     pub fn new(
-        decoder: Decoder<B>,
+        decoder: impl Into<LanguageDecoder<B>>,
         tokenizer: Arc<Tokenizer>,
         template: ChatTemplate,
         info: ModelInfo,
         manifest: Option<Manifest>,
         turn: Turn,
     ) -> Result<Self> {
+        let decoder = decoder.into();
         let (known, width) = (tokenizer.vocabulary_size(), decoder.config().vocab_size);
         if known > width {
             return Err(Error::new(
@@ -95,7 +93,7 @@ impl<B: Kernels> LocalModel<B> {
     }
 
     /// The weights.
-    pub fn decoder(&self) -> &Decoder<B> {
+    pub fn decoder(&self) -> &LanguageDecoder<B> {
         &self.decoder
     }
 
@@ -108,20 +106,20 @@ impl<B: Kernels> LocalModel<B> {
         }
     }
 
-    /// Reads tokens in chunks; gives back what the model makes of the last one.
+    /// Reads tokens, a turn at a time; gives back what the model makes of the last one. Those that
+    /// begin a text begin with its prompt.
     async fn read(
         &self,
         tokens: &[u32],
+        prompt: &[u32],
         cache: &mut KvCache<B>,
         cancel: &Cancel,
     ) -> Result<Option<Tensor<B, 2>>> {
-        let mut hidden = None;
-        for chunk in tokens.chunks(CHUNK) {
+        let pause = async || {
             (self.turn)().await;
-            cancel.check()?;
-            hidden = Some(self.decoder.extend(token_tensor(chunk, &self.decoder.device()), cache));
-        }
-        Ok(hidden)
+            cancel.check()
+        };
+        self.decoder.read(tokens, prompt.len(), cache, pause).await
     }
 
     /// The prompt's tokens and how many may follow, or `CONTEXT_OVERFLOW`.
@@ -171,15 +169,10 @@ fn overflow(prompt: usize, context: usize) -> Error {
     )
 }
 
-fn token_tensor<B: Kernels>(ids: &[u32], device: &B::Device) -> Tensor<B, 2, Int> {
-    let values: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
-    Tensor::from_data(TensorData::new(values, [1, ids.len()]), device)
-}
-
 fn info<B: Kernels>(
     manifest: Option<&Manifest>,
     fingerprint: String,
-    decoder: &Decoder<B>,
+    decoder: &LanguageDecoder<B>,
 ) -> Result<ModelInfo> {
     let longest = decoder.config().max_position_embeddings;
     let Some(manifest) = manifest else {
@@ -214,21 +207,14 @@ fn info<B: Kernels>(
     })
 }
 
-/// The largest difference between a decoder's logits and a bundle's constants. Half of the
-/// prompt is read at once and half token by token: both ways that a generator uses.
-pub async fn self_check<B: Kernels>(decoder: &Decoder<B>, check: &SelfCheck) -> Result<f32> {
-    let (vocabulary, device) = (decoder.config().vocab_size, decoder.device());
+/// The largest difference between a decoder's logits and a bundle's constants.
+pub async fn self_check<B: Kernels>(decoder: &LanguageDecoder<B>, check: &SelfCheck) -> Result<f32> {
+    let vocabulary = decoder.config().vocab_size;
     let known = |ids: &[u32]| ids.iter().all(|id| (*id as usize) < vocabulary);
     if check.prompt_ids.is_empty() || !known(&check.prompt_ids) || !known(&check.token_ids) {
         return Err(Error::new(ErrorCode::ModelIntegrity, "the manifest's self_check has unknown tokens"));
     }
-    let mut cache = KvCache::new(decoder.config(), 1, check.prompt_ids.len(), &device);
-    let (whole, single) = check.prompt_ids.split_at(check.prompt_ids.len().div_ceil(2));
-    let mut hidden = decoder.extend(token_tensor(whole, &device), &mut cache);
-    for id in single {
-        hidden = decoder.extend(token_tensor(&[*id], &device), &mut cache);
-    }
-    let logits = read_back(decoder.logits(hidden)).await?;
+    let logits = decoder.logits_behind(&check.prompt_ids).await?;
     let difference = |(id, wanted): (&u32, &f32)| (logits[*id as usize] - wanted).abs();
     let differences = check.token_ids.iter().zip(&check.logits).map(difference);
     Ok(differences.fold(0.0, |largest, own| if own.is_nan() { f32::INFINITY } else { own.max(largest) }))
@@ -279,7 +265,7 @@ impl<B: Kernels> LocalModel<B> {
                     }
                 }
                 Step::Choose(allowed) => {
-                    let hidden = self.read(&unread, &mut cache, cancel).await?;
+                    let hidden = self.read(&unread, &prompt, &mut cache, cancel).await?;
                     let hidden =
                         hidden.ok_or_else(|| Error::internal("there is nothing to choose behind"))?;
                     let logits = self.decoder.logits(hidden);
@@ -318,7 +304,7 @@ impl<B: Kernels> LocalModel<B> {
         (0..known.len() as u32).for_each(|id| known.insert(id));
         let is_padded = known.len() < self.decoder.config().vocab_size;
         while output.ids.len() < room {
-            let Some(hidden) = self.read(&unread, &mut cache, cancel).await? else { break };
+            let Some(hidden) = self.read(&unread, &prompt, &mut cache, cancel).await? else { break };
             let allowed = is_padded.then_some(&known);
             let choice =
                 choose(self.decoder.logits(hidden), allowed, &request.sampling, output.ids.len()).await?;
@@ -382,14 +368,13 @@ mod tests {
     use super::*;
     use crate::generation::tokenizer::testing;
     use crate::generation::{Sampling, parse_decision};
-    use crate::nn::DecoderConfig;
+    use crate::nn::{CHUNK, DecoderConfig, Family, token_tensor};
 
     const TEMPLATE: &str = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>";
 
-    fn model(context_length: usize, turn: Turn) -> LocalModel<Flex> {
-        let tokenizer = testing::trained();
-        let config = DecoderConfig {
-            vocab_size: tokenizer.vocabulary_size() + 3,
+    fn config() -> DecoderConfig {
+        DecoderConfig {
+            vocab_size: testing::trained().vocabulary_size() + 3,
             hidden_size: 32,
             intermediate_size: 48,
             num_hidden_layers: 2,
@@ -399,7 +384,24 @@ mod tests {
             // Loud weights, so that nothing is nearly equal.
             initializer_range: 0.3,
             ..DecoderConfig::nano()
-        };
+        }
+    }
+
+    fn model(context_length: usize, turn: Turn) -> LocalModel<Flex> {
+        model_of(&config(), context_length, turn)
+    }
+
+    /// Its prompts are two blocks: what ends with the name of the user's role, and the rest.
+    fn prefix_model(turn: Turn) -> LocalModel<Flex> {
+        let block_token_id = testing::trained().token_id("<|user|>");
+        assert!(block_token_id.is_some());
+        let config =
+            DecoderConfig { family: Family::Bert, num_key_value_heads: 4, block_token_id, ..config() };
+        model_of(&config, 1024, turn)
+    }
+
+    fn model_of(config: &DecoderConfig, context_length: usize, turn: Turn) -> LocalModel<Flex> {
+        let tokenizer = testing::trained();
         let info = ModelInfo {
             name: "random".into(),
             fingerprint: String::new(),
@@ -410,7 +412,8 @@ mod tests {
             fact_threshold: 0.0,
         };
         let template = ChatTemplate::new(None, Some(TEMPLATE)).unwrap();
-        LocalModel::new(config.init(3, &FlexDevice), tokenizer, template, info, None, turn).unwrap()
+        let decoder = LanguageDecoder::init(config, 3, &FlexDevice);
+        LocalModel::new(decoder, tokenizer, template, info, None, turn).unwrap()
     }
 
     fn request(text: &str, grammar: Option<Grammar>) -> Request {
@@ -458,7 +461,8 @@ mod tests {
         let (generation, _) = generate(&model, &request(&text, None)).unwrap();
         assert!(generation.prompt_ids.len() > 2 * CHUNK, "{}", generation.prompt_ids.len());
         let ids: Vec<u32> = generation.prompt_ids.iter().chain(&generation.ids).copied().collect();
-        let hidden = model.decoder.forward(token_tensor(&ids, &FlexDevice));
+        let LanguageDecoder::Causal(decoder) = &model.decoder else { unreachable!("it is nano's family") };
+        let hidden = decoder.forward(token_tensor(&ids, &FlexDevice));
         let start = generation.prompt_ids.len() - 1;
         let count = generation.ids.len();
         let rows = hidden.narrow(1, start, count).reshape([count, 32]);
@@ -547,6 +551,74 @@ mod tests {
         let model = model(1024, turn);
         let error = block_on(model.generate(&request("> Hi", None), &cancel, &mut |_| {})).unwrap_err();
         assert_eq!((error.code(), seen.get()), (ErrorCode::Aborted, 5));
+    }
+
+    /// Behind the two blocks of a prompt every token sees what stands before it: a pass over prompt
+    /// and completion says the same about every chosen token as the generator did.
+    #[test]
+    fn a_prefix_model_writes_behind_the_two_blocks_of_its_prompt() {
+        let model = prefix_model(no_turn());
+        let mut request = request(&"Has a dog named Scout ".repeat(30), None);
+        request.max_new_tokens = 12;
+        let (generation, _) = generate(&model, &request).unwrap();
+        let (prompt, ids) = (&generation.prompt_ids, &generation.ids);
+        let LanguageDecoder::Prefix(decoder) = &model.decoder else { unreachable!("it is BERT's family") };
+        let first = decoder.config().first_block(prompt);
+        assert_eq!(prompt[first - 1], decoder.config().block_token_id.unwrap());
+        assert!(first < CHUNK && prompt.len() - first > CHUNK, "{first} {}", prompt.len());
+        let known = model.tokenizer.vocabulary_size();
+        for (place, (id, logprob)) in ids.iter().zip(&generation.logprobs).enumerate() {
+            let mut cache = KvCache::new(decoder.config(), 1, prompt.len() + place, &FlexDevice);
+            let mut hidden = None;
+            for block in [&prompt[..first], &prompt[first..]] {
+                let block = token_tensor(block, &FlexDevice);
+                hidden = Some(block_on(decoder.extend_block(block, &mut cache, async || Ok(()))).unwrap());
+            }
+            if place > 0 {
+                hidden = Some(decoder.extend(token_tensor(&ids[..place], &FlexDevice), &mut cache));
+            }
+            let logits = decoder.logits(hidden.unwrap()).narrow(1, 0, known);
+            let logprobs = burn::tensor::activation::log_softmax(logits, 1).into_data();
+            let wanted = logprobs.as_slice::<f32>().unwrap()[*id as usize];
+            assert!((wanted - logprob).abs() < 1e-3, "{place}: {logprob} instead of {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_model_decides_validly() {
+        let model = prefix_model(no_turn());
+        for sample in 0..10 {
+            let mut request = request("Has a dog #0\n> Has a cat", Some(Grammar::Decision { shown: 1 }));
+            request.sampling.key = [0, 0, sample];
+            let (generation, _) = generate(&model, &request).unwrap();
+            parse_decision(&generation.text, 1).unwrap();
+        }
+    }
+
+    /// A turn before each of the two blocks, one between the two layers of the long one, and one
+    /// before each token: in every one of them a cancellation is heard.
+    #[test]
+    fn a_long_block_gives_turns_between_its_layers() {
+        let mut request = request(&"Has a dog named Scout ".repeat(30), None);
+        request.max_new_tokens = 3;
+        for stop in 1..=6 {
+            let cancel = Cancel::default();
+            let (seen, own) = (Rc::new(Cell::new(0)), cancel.clone());
+            let counter = Rc::clone(&seen);
+            let turn: Turn = Rc::new(move || {
+                counter.set(counter.get() + 1);
+                if counter.get() == stop {
+                    own.cancel();
+                }
+                Box::pin(std::future::ready(()))
+            });
+            let made = block_on(prefix_model(turn).generate(&request, &cancel, &mut |_| {}));
+            if stop <= 5 {
+                assert_eq!((made.unwrap_err().code(), seen.get()), (ErrorCode::Aborted, stop));
+            } else {
+                assert_eq!((made.unwrap().ids.len(), seen.get()), (3, 5));
+            }
+        }
     }
 
     /// `cargo test --release --lib speed_of_decoding -- --ignored --nocapture`

@@ -5,7 +5,7 @@ use burn::backend::Flex;
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::{Bytes, DType, Shape, Tensor, TensorPrimitive};
 
-use super::Kernels;
+use super::{Kernels, scalar};
 
 fn into_flex<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
     tensor.into_primitive().tensor()
@@ -75,16 +75,32 @@ fn add_scaled(out: &mut [f32], scale: f32, values: &[f32]) {
     }
 }
 
+/// All values in one, in lanes as [`dot`]; `start` changes nothing.
+fn reduce(row: &[f32], start: f32, both: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [start; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let rest = chunks.remainder().iter().copied().fold(start, &both);
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] = both(lanes[lane], chunk[lane]);
+        }
+    }
+    lanes.into_iter().fold(rest, both)
+}
+
+fn sum(row: &[f32]) -> f32 {
+    reduce(row, 0.0, |a, b| a + b)
+}
+
 /// Scores of one query become weights that sum to 1.
 fn softmax(scores: &mut [f32]) {
-    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
+    let largest = reduce(scores, f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
     for score in scores.iter_mut() {
-        *score = (*score - largest).exp();
-        sum += *score;
+        *score = scalar::exp(*score - largest);
     }
+    let scale = 1.0 / sum(scores);
     for score in scores {
-        *score /= sum;
+        *score *= scale;
     }
 }
 
@@ -165,10 +181,40 @@ impl Kernels for Flex {
         from_flex(x)
     }
 
+    fn layer_norm(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        bias: Tensor<Self, 1>,
+        epsilon: f64,
+    ) -> Tensor<Self, 2> {
+        let [_, width] = x.dims();
+        let (mut x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
+        let (weight, bias) = (&values(&weight)[..width], &values(&bias)[..width]);
+        for row in x.storage_mut::<f32>().chunks_exact_mut(width) {
+            let mean = sum(row) / width as f32;
+            for x in row.iter_mut() {
+                *x -= mean;
+            }
+            let scale = 1.0 / (dot(row, row) / width as f32 + epsilon as f32).sqrt();
+            for ((x, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
+                *x = *x * scale * weight + bias;
+            }
+        }
+        from_flex(x)
+    }
+
+    fn gelu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        let mut x = contiguous(x);
+        for x in x.storage_mut::<f32>() {
+            *x = scalar::gelu(*x);
+        }
+        from_flex(x)
+    }
+
     fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
         let (mut gate, up) = (contiguous(gate), contiguous(up));
         for (gate, up) in gate.storage_mut::<f32>().iter_mut().zip(values(&up)) {
-            *gate = *gate / (1.0 + (-*gate).exp()) * up;
+            *gate = *gate / (1.0 + scalar::exp(-*gate)) * up;
         }
         from_flex(gate)
     }
@@ -211,7 +257,7 @@ impl Kernels for Flex {
             let q = q.mul_scalar(scale).reshape([batch, kv_heads, group * queries, width]);
             let mut scores = into_flex(q.matmul(k.swap_dims(2, 3)));
             for (place, row) in scores.storage_mut::<f32>().chunks_exact_mut(keys).enumerate() {
-                let (seen, hidden) = row.split_at_mut(start + place % queries + 1);
+                let (seen, hidden) = row.split_at_mut((start + place % queries + 1).min(keys));
                 softmax(seen);
                 hidden.fill(0.0);
             }
@@ -225,7 +271,7 @@ impl Kernels for Flex {
             let (i, j, query) = (place / queries / heads, place / queries % heads, place % queries);
             let (row, own) = (q.row(i, j, query), j / group);
             scores.clear();
-            scores.extend((0..=start + query).map(|key| dot(row, k.row(i, own, key)) * scale));
+            scores.extend((0..(start + query + 1).min(keys)).map(|key| dot(row, k.row(i, own, key)) * scale));
             softmax(&mut scores);
             for (key, weight) in scores.iter().enumerate() {
                 add_scaled(out, *weight, v.row(i, own, key));

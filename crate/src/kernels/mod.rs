@@ -6,8 +6,9 @@
 #[cfg(target_arch = "wasm32")]
 mod cube;
 mod flex;
+mod scalar;
 
-use burn::tensor::activation::{silu, softmax};
+use burn::tensor::activation::{gelu, silu, softmax};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
@@ -67,6 +68,25 @@ pub trait Kernels: Backend {
         x * scale * weight.unsqueeze()
     }
 
+    /// `(x - mean(x)) / sqrt(variance(x) + ε) · weight + bias`, mean and variance over a row.
+    ///
+    /// # Shapes
+    /// - x and output: `[rows, hidden]`, weight and bias: `[hidden]`
+    fn layer_norm(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        bias: Tensor<Self, 1>,
+        epsilon: f64,
+    ) -> Tensor<Self, 2> {
+        let centred = x.clone() - x.mean_dim(1);
+        Self::rms_norm(centred, weight, epsilon) + bias.unsqueeze()
+    }
+
+    /// `x Φ(x)`, where Φ is the distribution function of the normal distribution.
+    fn gelu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        gelu(x)
+    }
+
     /// The gate of SwiGLU: `silu(gate) · up`.
     fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
         silu(gate) * up
@@ -107,7 +127,8 @@ pub trait Kernels: Backend {
     }
 
     /// Causal attention with grouped heads: `softmax(q kᵀ / sqrt(head_dim) + bias) v`, where
-    /// query `i` stands at place `start + i` of the keys and sees none behind it.
+    /// query `i` stands at place `start + i` of the keys and sees none behind it. With a `start` of
+    /// `keys - 1` every query sees every key.
     ///
     /// # Shapes
     /// - q and output: `[batch, heads, queries, head_dim]`

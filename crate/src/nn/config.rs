@@ -82,6 +82,18 @@ impl DecoderConfig {
         prompt.iter().rposition(ends).map_or(0, |place| place + 1)
     }
 
+    /// Names under which a checkpoint may have a tied parameter a second time, and its own.
+    pub(crate) fn tied_copies(&self) -> &'static [(&'static str, &'static str)] {
+        match self.family {
+            Family::Bert => &[
+                ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),
+                ("cls.predictions.decoder.bias", "cls.predictions.bias"),
+            ],
+            _ if self.tie_word_embeddings => &[("lm_head.weight", "model.embed_tokens.weight")],
+            _ => &[],
+        }
+    }
+
     /// Reads a `config.json`.
     pub fn from_json(text: &str) -> Result<Self> {
         let value: Value = serde_json::from_str(text).map_err(|error| {
@@ -252,10 +264,18 @@ mod tests {
     fn a_config_survives_the_way_through_json() {
         let config = DecoderConfig { eos_token_id: vec![1, 4], ..DecoderConfig::nano() };
         assert_eq!(DecoderConfig::from_json(&config.to_json()).unwrap(), config);
-        for family in Family::ALL {
+        for family in [Family::Qwen2, Family::Qwen3, Family::Llama] {
             let config = DecoderConfig { family, ..DecoderConfig::nano() };
             assert_eq!(DecoderConfig::from_json(&config.to_json()).unwrap(), config);
         }
+        let config = DecoderConfig {
+            family: Family::Bert,
+            num_key_value_heads: 4,
+            rms_norm_eps: 1e-12,
+            block_token_id: Some(3),
+            ..DecoderConfig::nano()
+        };
+        assert_eq!(DecoderConfig::from_json(&config.to_json()).unwrap(), config);
     }
 
     #[test]
@@ -290,7 +310,7 @@ mod tests {
         assert_eq!(
             message,
             "the architecture \"GPT2LMHeadModel\" is not supported; supported: Qwen2ForCausalLM, \
-             Qwen3ForCausalLM, LlamaForCausalLM"
+             Qwen3ForCausalLM, LlamaForCausalLM, BertLMHeadModel"
         );
         assert!(refused("\"silu\"", "\"gelu\"").contains("gelu"));
         assert!(refused("{", r#"{"attention_bias": true,"#).contains("attention_bias"));

@@ -5,7 +5,7 @@ use burn::module::{Module, Param, ParamId};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 
-use super::{DecoderConfig, KvCache, Rotary, read_back};
+use super::{DecoderConfig, Family, KvCache, Rotary, prefix_decoder, read_back};
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
 use crate::random::{Random, keyed};
@@ -103,6 +103,10 @@ impl ParameterSpec {
 impl DecoderConfig {
     /// Every parameter, in the order in which a decoder is built.
     pub fn parameters(&self) -> Vec<ParameterSpec> {
+        if self.family == Family::Bert { prefix_decoder::parameters(self) } else { self.causal_parameters() }
+    }
+
+    fn causal_parameters(&self) -> Vec<ParameterSpec> {
         use ParameterKind::{Bias, Embedding, Norm, Projection, ResidualProjection};
         let hidden = self.hidden_size;
         let (heads, kv) =
@@ -138,12 +142,20 @@ impl DecoderConfig {
         all
     }
 
-    /// A decoder with fresh weights: normal with `initializer_range`, projections into the
-    /// residual stream divided by `sqrt(2 · layers)`, biases 0, norms 1.
+    /// A decoder of any family but BERT with fresh weights: normal with `initializer_range`,
+    /// projections into the residual stream divided by `sqrt(2 · layers)`, biases 0, norms 1.
     pub fn init<B: Backend>(&self, seed: u64, device: &B::Device) -> Decoder<B> {
+        match Decoder::from_parameters(self, device, self.fresh(seed)) {
+            Ok(decoder) => decoder,
+            Err(error) => panic!("fresh weights cannot be missing: {error}"),
+        }
+    }
+
+    /// The fresh weights of one parameter after the other.
+    pub(super) fn fresh(&self, seed: u64) -> impl FnMut(&ParameterSpec) -> Result<Vec<f32>> {
         let residual = 1.0 / (2.0 * self.num_hidden_layers as f64).sqrt();
         let mut place = 0;
-        let fresh = |spec: &ParameterSpec| {
+        move |spec| {
             place += 1;
             let size = spec.shape.iter().product();
             let deviation = match spec.kind {
@@ -154,10 +166,6 @@ impl DecoderConfig {
             };
             let mut random = Random::new(seed, &[place]);
             Ok((0..size).map(|_| (random.normal() * deviation) as f32).collect())
-        };
-        match Decoder::from_parameters(self, device, fresh) {
-            Ok(decoder) => decoder,
-            Err(error) => unreachable!("fresh weights cannot be missing: {error}"),
         }
     }
 }
@@ -171,6 +179,9 @@ impl<B: Backend> Decoder<B> {
         mut values: impl FnMut(&ParameterSpec) -> Result<Vec<f32>>,
     ) -> Result<Self> {
         config.validate()?;
+        if config.family == Family::Bert {
+            return Err(Error::internal("BERT is no causal decoder"));
+        }
         let mut specs = config.parameters().into_iter();
         let mut next = || {
             let spec = specs.next().unwrap_or_else(|| unreachable!("a decoder has these parameters"));
@@ -217,38 +228,29 @@ impl<B: Backend> Decoder<B> {
 
     /// The parameters with their values in Hugging Face's layout, in order.
     pub async fn to_parameters(&self) -> Result<Vec<(ParameterSpec, Vec<f32>)>> {
-        let mut tensors = vec![Either::Matrix(&self.embed_tokens)];
+        let mut tensors = vec![Parameter::Matrix(&self.embed_tokens)];
         for layer in &self.layers {
-            tensors.push(Either::Vector(&layer.input_layernorm));
+            tensors.push(Parameter::Vector(&layer.input_layernorm));
             for (weight, bias) in [
                 (&layer.q_proj, &layer.q_bias),
                 (&layer.k_proj, &layer.k_bias),
                 (&layer.v_proj, &layer.v_bias),
             ] {
-                tensors.push(Either::Matrix(weight));
-                tensors.extend(bias.as_ref().map(Either::Vector));
+                tensors.push(Parameter::Matrix(weight));
+                tensors.extend(bias.as_ref().map(Parameter::Vector));
             }
-            tensors.extend([&layer.q_norm, &layer.k_norm].into_iter().flatten().map(Either::Vector));
+            tensors.extend([&layer.q_norm, &layer.k_norm].into_iter().flatten().map(Parameter::Vector));
             tensors.extend([
-                Either::Matrix(&layer.o_proj),
-                Either::Vector(&layer.post_attention_layernorm),
-                Either::Matrix(&layer.gate_proj),
-                Either::Matrix(&layer.up_proj),
-                Either::Matrix(&layer.down_proj),
+                Parameter::Matrix(&layer.o_proj),
+                Parameter::Vector(&layer.post_attention_layernorm),
+                Parameter::Matrix(&layer.gate_proj),
+                Parameter::Matrix(&layer.up_proj),
+                Parameter::Matrix(&layer.down_proj),
             ]);
         }
-        tensors.push(Either::Vector(&self.norm));
-        tensors.extend(self.lm_head.as_ref().map(Either::Matrix));
-        let mut parameters = Vec::with_capacity(tensors.len());
-        for (spec, tensor) in self.config.parameters().into_iter().zip(tensors) {
-            let values = match tensor {
-                Either::Matrix(param) if spec.is_transposed() => read_back(param.val().transpose()).await?,
-                Either::Matrix(param) => read_back(param.val()).await?,
-                Either::Vector(param) => read_back(param.val()).await?,
-            };
-            parameters.push((spec, values));
-        }
-        Ok(parameters)
+        tensors.push(Parameter::Vector(&self.norm));
+        tensors.extend(self.lm_head.as_ref().map(Parameter::Matrix));
+        read_parameters(self.config.parameters(), tensors).await
     }
 
     /// The sizes.
@@ -262,9 +264,27 @@ impl<B: Backend> Decoder<B> {
     }
 }
 
-enum Either<'a, B: Backend> {
+/// A parameter of a model, to be read back.
+pub(super) enum Parameter<'a, B: Backend> {
     Matrix(&'a Param<Tensor<B, 2>>),
     Vector(&'a Param<Tensor<B, 1>>),
+}
+
+/// The values of parameters in Hugging Face's layout.
+pub(super) async fn read_parameters<B: Backend>(
+    specs: Vec<ParameterSpec>,
+    tensors: Vec<Parameter<'_, B>>,
+) -> Result<Vec<(ParameterSpec, Vec<f32>)>> {
+    let mut parameters = Vec::with_capacity(tensors.len());
+    for (spec, tensor) in specs.into_iter().zip(tensors) {
+        let values = match tensor {
+            Parameter::Matrix(param) if spec.is_transposed() => read_back(param.val().transpose()).await?,
+            Parameter::Matrix(param) => read_back(param.val()).await?,
+            Parameter::Vector(param) => read_back(param.val()).await?,
+        };
+        parameters.push((spec, values));
+    }
+    Ok(parameters)
 }
 
 pub(super) fn matrix<B: Backend>(
@@ -417,7 +437,6 @@ mod tests {
     use burn::tensor::Int;
 
     use super::*;
-    use crate::nn::Family;
 
     fn tiny(tie: bool) -> DecoderConfig {
         DecoderConfig {

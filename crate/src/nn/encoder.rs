@@ -1,14 +1,15 @@
 //! The sentence encoder: BERT (Devlin et al., 2019), pooled and normalised to one vector a text
 //! (Reimers and Gurevych, "Sentence-BERT", 2019).
 
-use burn::module::{Module, Param};
-use burn::tensor::activation::{gelu, softmax};
+use burn::module::Module;
+use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::decoder::{ParameterKind, ParameterSpec, matrix, vector};
+use super::bert::{self, Affine, BertBody, BertLayer};
+use super::decoder::ParameterSpec;
 use crate::error::{Error, ErrorCode, Result};
 use crate::kernels::{HIDDEN, Kernels};
 
@@ -88,71 +89,22 @@ impl EncoderConfig {
 
     /// Every parameter, in the order in which an encoder is built.
     pub fn parameters(&self) -> Vec<ParameterSpec> {
-        use ParameterKind::{Bias, Embedding, Norm, Projection};
-        let (hidden, inner) = (self.hidden_size, self.intermediate_size);
-        let mut all = Vec::new();
-        let mut add = |name: String, shape: &[usize], kind| all.push(ParameterSpec::new(name, shape, kind));
-        for (name, rows) in [
-            ("word", self.vocab_size),
-            ("position", self.max_position_embeddings),
-            ("token_type", self.type_vocab_size),
-        ] {
-            add(format!("embeddings.{name}_embeddings.weight"), &[rows, hidden], Embedding);
-        }
-        add("embeddings.LayerNorm.weight".to_owned(), &[hidden], Norm);
-        add("embeddings.LayerNorm.bias".to_owned(), &[hidden], Bias);
-        for layer in 0..self.num_hidden_layers {
-            for (name, output, input) in [
-                ("attention.self.query", hidden, hidden),
-                ("attention.self.key", hidden, hidden),
-                ("attention.self.value", hidden, hidden),
-                ("attention.output.dense", hidden, hidden),
-                ("attention.output.LayerNorm", hidden, 0),
-                ("intermediate.dense", inner, hidden),
-                ("output.dense", hidden, inner),
-                ("output.LayerNorm", hidden, 0),
-            ] {
-                let name = format!("encoder.layer.{layer}.{name}");
-                if input == 0 {
-                    add(format!("{name}.weight"), &[output], Norm);
-                } else {
-                    add(format!("{name}.weight"), &[output, input], Projection);
-                }
-                add(format!("{name}.bias"), &[output], Bias);
-            }
-        }
-        all
+        bert::parameters(&bert::Sizes {
+            prefix: "",
+            tokens: self.vocab_size,
+            places: self.max_position_embeddings,
+            segments: self.type_vocab_size,
+            hidden: self.hidden_size,
+            inner: self.intermediate_size,
+            layers: self.num_hidden_layers,
+        })
     }
-}
-
-/// A weight and what is added behind it.
-#[derive(Module, Debug)]
-pub struct Affine<B: Backend, const D: usize> {
-    weight: Param<Tensor<B, D>>,
-    bias: Param<Tensor<B, 1>>,
-}
-
-/// One layer.
-#[derive(Module, Debug)]
-pub struct EncoderLayer<B: Backend> {
-    query: Affine<B, 2>,
-    key: Affine<B, 2>,
-    value: Affine<B, 2>,
-    attention_output: Affine<B, 2>,
-    attention_norm: Affine<B, 1>,
-    intermediate: Affine<B, 2>,
-    output: Affine<B, 2>,
-    output_norm: Affine<B, 1>,
 }
 
 /// A sentence encoder.
 #[derive(Module, Debug)]
 pub struct Encoder<B: Backend> {
-    word_embeddings: Param<Tensor<B, 2>>,
-    position_embeddings: Param<Tensor<B, 2>>,
-    token_type_embeddings: Param<Tensor<B, 2>>,
-    embedding_norm: Affine<B, 1>,
-    layers: Vec<EncoderLayer<B>>,
+    body: BertBody<B>,
     #[module(skip)]
     config: EncoderConfig,
 }
@@ -170,39 +122,8 @@ impl<B: Kernels> Encoder<B> {
             let spec = specs.next().unwrap_or_else(|| unreachable!("an encoder has these parameters"));
             values(&spec).map(|values| (spec, values))
         };
-        let word_embeddings = matrix(next()?, device);
-        let position_embeddings = matrix(next()?, device);
-        let token_type_embeddings = matrix(next()?, device);
-        let embedding_norm = Affine { weight: vector(next()?, device), bias: vector(next()?, device) };
-        let mut layers = Vec::with_capacity(config.num_hidden_layers);
-        for _ in 0..config.num_hidden_layers {
-            let mut dense =
-                || Ok::<_, Error>(Affine { weight: matrix(next()?, device), bias: vector(next()?, device) });
-            let (query, key, value, attention_output) = (dense()?, dense()?, dense()?, dense()?);
-            let attention_norm = Affine { weight: vector(next()?, device), bias: vector(next()?, device) };
-            let mut dense =
-                || Ok::<_, Error>(Affine { weight: matrix(next()?, device), bias: vector(next()?, device) });
-            let (intermediate, output) = (dense()?, dense()?);
-            let output_norm = Affine { weight: vector(next()?, device), bias: vector(next()?, device) };
-            layers.push(EncoderLayer {
-                query,
-                key,
-                value,
-                attention_output,
-                attention_norm,
-                intermediate,
-                output,
-                output_norm,
-            });
-        }
-        Ok(Self {
-            word_embeddings,
-            position_embeddings,
-            token_type_embeddings,
-            embedding_norm,
-            layers,
-            config: config.clone(),
-        })
+        let body = BertBody::read(config.num_hidden_layers, &mut next, device)?;
+        Ok(Self { body, config: config.clone() })
     }
 
     /// The sizes.
@@ -225,18 +146,14 @@ impl<B: Kernels> Encoder<B> {
             Tensor::from_data(TensorData::new(values, [batch * length]), device)
         };
         let hidden = self.config.hidden_size;
-        let places = self.position_embeddings.val().narrow(0, 0, length).unsqueeze::<3>();
-        let words = self.word_embeddings.val().select(0, Tensor::<B, 1, Int>::from_data(ids, device));
-        let segment = self.token_type_embeddings.val().narrow(0, 0, 1);
-        let x = (words + segment).reshape([batch, length, hidden]) + places;
-        let mut x = self.norm(x.reshape([batch * length, hidden]), &self.embedding_norm);
+        let ids = Tensor::<B, 1, Int>::from_data(ids, device);
+        let epsilon = self.config.layer_norm_eps;
+        let mut x = self.body.embed(ids.reshape([batch, length]), 0, epsilon);
         // What only fills up a row is seen by nobody.
         let bias = column(0.0, HIDDEN).reshape([batch, 1, 1, length]);
-        for layer in &self.layers {
+        for layer in &self.body.layers {
             let attended = self.attend(layer, &x, bias.clone(), batch);
-            x = self.norm(x + attended, &layer.attention_norm);
-            let inner = gelu(project(x.clone(), &layer.intermediate));
-            x = self.norm(x + project(inner, &layer.output), &layer.output_norm);
+            x = layer.finish(x, attended, epsilon);
         }
         let x = x.reshape([batch, length, hidden]);
         let pooled = match self.config.pooling {
@@ -251,31 +168,16 @@ impl<B: Kernels> Encoder<B> {
 
     fn attend(
         &self,
-        layer: &EncoderLayer<B>,
+        layer: &BertLayer<B>,
         x: &Tensor<B, 2>,
         bias: Tensor<B, 4>,
         batch: usize,
-    ) -> Tensor<B, 2> {
-        let [rows, hidden] = x.dims();
+    ) -> Tensor<B, 4> {
         let heads = self.config.num_attention_heads;
-        let (length, width) = (rows / batch, hidden / heads);
-        let split = |x: Tensor<B, 2>| x.reshape([batch, length, heads, width]).swap_dims(1, 2);
-        let q = split(project(x.clone(), &layer.query)).mul_scalar(1.0 / (width as f64).sqrt());
-        let k = split(project(x.clone(), &layer.key));
-        let v = split(project(x.clone(), &layer.value));
-        let scores = B::product(q, k.swap_dims(2, 3)) + bias;
-        let attended = B::product(softmax(scores, 3), v);
-        project(attended.swap_dims(1, 2).reshape([rows, hidden]), &layer.attention_output)
+        let width = self.config.hidden_size / heads;
+        let split = |own: &Affine<B, 2>| own.heads(x.clone(), batch, heads);
+        let q = split(&layer.query).mul_scalar(1.0 / (width as f64).sqrt());
+        let scores = B::product(q, split(&layer.key).swap_dims(2, 3)) + bias;
+        B::product(softmax(scores, 3), split(&layer.value))
     }
-
-    fn norm(&self, x: Tensor<B, 2>, norm: &Affine<B, 1>) -> Tensor<B, 2> {
-        let centred = x.clone() - x.mean_dim(1);
-        let variance = centred.clone().powf_scalar(2.0).mean_dim(1);
-        let scaled = centred / variance.add_scalar(self.config.layer_norm_eps).sqrt();
-        scaled * norm.weight.val().unsqueeze() + norm.bias.val().unsqueeze()
-    }
-}
-
-fn project<B: Kernels>(x: Tensor<B, 2>, dense: &Affine<B, 2>) -> Tensor<B, 2> {
-    B::project(x, dense.weight.val(), Some(dense.bias.val()))
 }

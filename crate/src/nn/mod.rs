@@ -1,10 +1,13 @@
 //! The models: decoders that write, and sentence encoders.
 
+mod bert;
 mod config;
 mod decoder;
 mod encoder;
 mod family;
 mod kv_cache;
+mod language_decoder;
+mod prefix_decoder;
 mod rotary;
 
 use burn::tensor::Tensor;
@@ -12,9 +15,12 @@ use burn::tensor::backend::Backend;
 
 pub use config::DecoderConfig;
 pub use decoder::{Decoder, DecoderLayer, ParameterKind, ParameterSpec};
-pub use encoder::{Encoder, EncoderConfig, EncoderLayer, Pooling};
+pub use encoder::{Encoder, EncoderConfig, Pooling};
 pub use family::Family;
 pub use kv_cache::KvCache;
+pub(crate) use language_decoder::token_tensor;
+pub use language_decoder::{CHUNK, LanguageDecoder};
+pub use prefix_decoder::PrefixDecoder;
 pub use rotary::{Llama3Scaling, Rotary};
 
 use crate::error::{Error, ErrorCode, Result};

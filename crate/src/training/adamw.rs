@@ -26,25 +26,26 @@ impl AdamW {
         let (mean_correction, square_correction) = (correction(self.beta1), correction(self.beta2));
         let (layout, rows) = (step.layout, step.rows);
         let all = 1.0 - step.learning_rate * self.weight_decay;
-        let mut update = |range: std::ops::Range<usize>, decay: f32| {
+        let mut update = |range: std::ops::Range<usize>, decay: f32, rate: f32| {
             let stretch: Stretch<'_> = (
                 &mut step.parameters[range.clone()],
                 &step.gradient[range.clone()],
                 &mut step.moments.mean[range.clone()],
                 &mut step.moments.square[range],
             );
-            self.stretch(stretch, step.scale, decay, step.learning_rate / mean_correction, square_correction);
+            let rate = rate * step.learning_rate / mean_correction;
+            self.stretch(stretch, step.scale, decay, rate, square_correction);
         };
         for tensor in tensors {
             match rows {
                 Some(rows) if tensor.range() == layout.embedding() => {
                     let width = layout.config.hidden_size;
-                    for &row in rows {
+                    for &(row, rate) in rows {
                         let start = tensor.start + row as usize * width;
-                        update(start..start + width, 1.0);
+                        update(start..start + width, 1.0, rate);
                     }
                 }
-                _ => update(tensor.range(), if tensor.decays() { all } else { 1.0 }),
+                _ => update(tensor.range(), if tensor.decays() { all } else { 1.0 }, 1.0),
             }
         }
     }
@@ -90,7 +91,7 @@ mod tests {
         gradient: &[f32],
         moments: &mut Moments,
         (number, scale): (u64, f32),
-        rows: Option<&[u32]>,
+        rows: Option<&[(u32, f32)]>,
     ) {
         let tensors: Vec<&NamedTensor> = layout.tensors.iter().collect();
         let learning_rate = 0.1;
@@ -139,20 +140,20 @@ mod tests {
         let width = layout.config.hidden_size;
         let adamw = AdamW { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 };
         let gradient = vec![1.0; layout.len()];
-        let moved = |rows: Option<&[u32]>| {
+        let moved = |rows: Option<&[(u32, f32)]>| {
             let mut parameters = vec![1.0; layout.len()];
             let mut moments = Moments::new(layout.len());
             step(adamw, &layout, &mut parameters, &gradient, &mut moments, (1, 1.0), rows);
             (parameters, moments)
         };
-        let ((all, _), (named, moments)) = (moved(None), moved(Some(&[1, 3])));
+        let ((all, _), (named, moments)) = (moved(None), moved(Some(&[(1, 1.0), (3, 0.5)])));
         let end = layout.embedding().end;
         assert_eq!(all[end..], named[end..]);
         for row in 0..5 {
             let own = row * width..(row + 1) * width;
             let moved = row == 1 || row == 3;
             // A step is the learning rate at first; without decay.
-            let wanted = if moved { 0.9 } else { 1.0 };
+            let wanted = [1.0, 0.9, 1.0, 0.95, 1.0][row];
             assert!(named[own.clone()].iter().all(|value| (value - wanted).abs() < 1e-6));
             assert!(moments.mean[own].iter().all(|mean| (*mean > 0.0) == moved));
         }

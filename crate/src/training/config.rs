@@ -116,6 +116,14 @@ pub struct EncoderConfig {
     pub words: usize,
     /// The deviation of the first values.
     pub scale: f64,
+    /// How many times slower than the rest the rows of whole words move: what is learned of the words
+    /// that training says then holds for those beside them that it never says.
+    #[serde(default = "one")]
+    pub slowness: f64,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 /// A run of `memory-r1 train sft`.
@@ -280,6 +288,10 @@ impl SftConfig {
             (
                 self.encoder.as_ref().is_some_and(|encoder| !above_zero(encoder.scale)),
                 "encoder.scale is above 0",
+            ),
+            (
+                self.encoder.as_ref().is_some_and(|encoder| !(encoder.slowness >= 1.0)),
+                "encoder.slowness is at least 1",
             ),
             (self.data.questions_per_prompt == 0, "data.questions_per_prompt is at least 1"),
         ];

@@ -234,7 +234,7 @@ pub(super) mod tests {
             Tokenizer::from_bytes(files.tokenizer.as_bytes(), Some(files.config.as_bytes()), None).unwrap();
         let config = DecoderConfig { vocab_size: 285, hidden_size: 8, head_dim: 2, ..DecoderConfig::nano() };
         let layout = Layout::new(config).unwrap();
-        let own = EncoderConfig { folder: folder.path().to_owned(), words: 4, scale: 0.5 };
+        let own = EncoderConfig { folder: folder.path().to_owned(), words: 4, scale: 0.5, slowness: 1.0 };
         let begin = || {
             let mut parameters = layout.initialize(1);
             encoder.initialize(&own, &layout, &tokenizer, 1, &mut parameters).unwrap();

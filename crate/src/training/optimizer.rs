@@ -49,10 +49,10 @@ pub struct Step<'a> {
     pub learning_rate: f32,
     /// What the gradient is multiplied by first.
     pub scale: f32,
-    /// Where given, only these rows of the embedding move, and none of it decays: each token's
-    /// vector changes where it is read or wanted, and else stays as it began (the lazy Adam of
-    /// `PyTorch`'s `SparseAdam`).
-    pub rows: Option<&'a [u32]>,
+    /// Where given, only these rows of the embedding move, each at so many times the learning rate,
+    /// and none of it decays: each token's vector changes where it is read or wanted, and else stays
+    /// as it began (the lazy Adam of `PyTorch`'s `SparseAdam`).
+    pub rows: Option<&'a [(u32, f32)]>,
 }
 
 /// The rules of a run.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use tracing::info;
 
 use super::bpe::TokenizerFiles;
-use super::config::SftConfig;
+use super::config::{EncoderConfig, SftConfig};
 use super::encoder::Encoder;
 use super::examples::{Case, Example, cases, tokenize};
 use super::freeform;
@@ -79,8 +79,21 @@ pub fn run(config: &SftConfig, resume: bool, stop: &Cancel) -> Result<Outcome> {
     folder.rewind_logs(state.step)?;
     info!(step = state.step, parameters = layout.len(), "training in {}", folder.path().display());
     let order = Order::new(config, &examples);
-    let trainer = Trainer::new(config, layout, state);
+    let rates = config.encoder.as_ref().map(|own| row_rates(own, &tokenizer.tokenizer)).transpose()?;
+    let trainer = Trainer::new(config, layout, state, rates);
     Run { config, folder, trainer, order, examples, held_out, tokenizer, eval: None }.go(stop)
+}
+
+/// The learning rate of each token's row: whole words, whose vectors are the encoder's, are slower.
+fn row_rates(encoder: &EncoderConfig, tokenizer: &Tokenizer) -> Result<Vec<f32>> {
+    let is_word = |token: &str| {
+        token.strip_prefix(' ').is_some_and(|word| word.len() > 2 && word.chars().all(char::is_alphabetic))
+    };
+    let rate = |id: u32| {
+        let token = tokenizer.decode(&[id])?;
+        Ok(if is_word(&token) { 1.0 / encoder.slowness as f32 } else { 1.0 })
+    };
+    (0..tokenizer.vocabulary_size() as u32).map(rate).collect()
 }
 
 /// A tokenizer and the files that it was read from.
@@ -412,7 +425,7 @@ mod tests {
         let config = |output: &std::path::Path| {
             let mut config = config(output);
             let folder = folder.path().to_owned();
-            config.encoder = Some(EncoderConfig { folder, words: 3, scale: 0.3 });
+            config.encoder = Some(EncoderConfig { folder, words: 3, scale: 0.3, slowness: 4.0 });
             config.data.freeform = Some(FreeformConfig { share: 0.5, copies: 2 });
             config
         };
@@ -486,7 +499,7 @@ mod tests {
         let parameters = layout.initialize(1);
         let moments = Moments::new(layout.len());
         let state = TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments };
-        let mut trainer = Trainer::new(&config, layout, state);
+        let mut trainer = Trainer::new(&config, layout, state, None);
         let before = trainer.evaluate(&chosen, None).unwrap();
         for _ in 0..400 {
             trainer.step(&chosen).unwrap();

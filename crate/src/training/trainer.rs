@@ -139,13 +139,16 @@ pub struct Trainer {
     config: SftConfig,
     state: TrainerState,
     workers: Vec<Worker>,
+    /// The learning rate of each token's row, in learning rates; none where all rows move always.
+    row_rates: Option<Vec<f32>>,
 }
 
 impl Trainer {
-    /// Goes on from a state.
-    pub fn new(config: &SftConfig, layout: Layout, state: TrainerState) -> Self {
+    /// Goes on from a state. Where `row_rates` are given, the embedding's rows move where they are
+    /// read or wanted, each at its own rate.
+    pub fn new(config: &SftConfig, layout: Layout, state: TrainerState, row_rates: Option<Vec<f32>>) -> Self {
         let workers = (0..config.threads).map(|_| Worker::default()).collect();
-        Self { layout, config: config.clone(), state, workers }
+        Self { layout, config: config.clone(), state, workers, row_rates }
     }
 
     /// The state between steps.
@@ -185,7 +188,7 @@ impl Trainer {
         let scale = (self.config.max_grad_norm / norm.max(self.config.max_grad_norm)) as f32;
         let rate = self.config.learning_rate_at(self.state.step) as f32;
         let (state, gradient) = (&mut self.state, &self.workers[0].gradient);
-        let rows = self.config.encoder.is_some().then(|| touched(examples));
+        let rows = self.row_rates.as_ref().map(|rates| touched(examples, rates));
         self.config.optimizer().step(Step {
             layout: &self.layout,
             parameters: &mut state.parameters,
@@ -349,12 +352,13 @@ impl Worker {
     }
 }
 
-/// The tokens that stand in the examples, each once: what is read, and with it what is wanted.
-fn touched(examples: &[&Example]) -> Vec<u32> {
+/// The tokens that stand in the examples, each once and with its rate: what is read, and with it what
+/// is wanted.
+fn touched(examples: &[&Example], rates: &[f32]) -> Vec<(u32, f32)> {
     let mut tokens: Vec<u32> = examples.iter().flat_map(|example| example.tokens()).collect();
     tokens.sort_unstable();
     tokens.dedup();
-    tokens
+    tokens.into_iter().map(|token| (token, rates[token as usize])).collect()
 }
 
 impl Task {

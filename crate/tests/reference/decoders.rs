@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use memory_r1::checkpoint::{Files, read_decoder};
 use memory_r1::error::Result;
 use memory_r1::kernels::Kernels;
-use memory_r1::nn::{KvCache, read_back};
+use memory_r1::nn::{KvCache, LanguageDecoder, read_back};
 use serde::Deserialize;
 
 /// What transformers said.
@@ -56,7 +56,7 @@ macro_rules! checkpoint {
 
 /// Of every family: tied and untied heads, f32 and bf16, one file and several, both spellings of
 /// the rotary settings.
-pub(crate) fn checkpoints() -> [Checkpoint; 5] {
+pub(crate) fn checkpoints() -> [Checkpoint; 6] {
     [
         checkpoint!("qwen2_tied": "config.json" "model.safetensors"),
         checkpoint!("qwen2_untied": "config.json" "model.safetensors"),
@@ -67,6 +67,7 @@ pub(crate) fn checkpoints() -> [Checkpoint; 5] {
             "model-00001-of-00003.safetensors" "model-00002-of-00003.safetensors"
             "model-00003-of-00003.safetensors"),
         checkpoint!("llama32": "config.json" "model.safetensors"),
+        checkpoint!("bert": "config.json" "model.safetensors"),
     ]
 }
 
@@ -84,26 +85,45 @@ fn largest(logits: &[f32], wanted: &[f32]) -> f32 {
         .fold(0.0, f32::max)
 }
 
-/// The largest difference from transformers' logits: of the first and last tokens of a prompt in
-/// one forward pass, and behind a prompt of 200 tokens read in chunks into a cache.
+/// The logits of the first and last tokens of a prompt. Of a model that reads in blocks, the first
+/// are those of the last token of the first block, which is read alone.
+async fn first_and_last<B: Kernels>(
+    decoder: &LanguageDecoder<B>,
+    prompt: &[u32],
+    device: &B::Device,
+) -> Result<[Vec<f32>; 2]> {
+    if let LanguageDecoder::Causal(decoder) = decoder {
+        let hidden = decoder.forward(tokens(prompt, device));
+        let row =
+            |place: usize| hidden.clone().narrow(1, place, 1).reshape([1, decoder.config().hidden_size]);
+        let [first, last] = [row(0), row(prompt.len() - 1)].map(|row| read_back(decoder.logits(row)));
+        return Ok([first.await?, last.await?]);
+    }
+    let behind = async |prompt: &[u32]| {
+        let mut cache = KvCache::new(decoder.config(), 1, prompt.len(), device);
+        let hidden = decoder.read(prompt, prompt.len(), &mut cache, async || Ok(())).await?;
+        read_back(decoder.logits(hidden.unwrap())).await
+    };
+    let first = decoder.config().first_block(prompt);
+    assert!(0 < first && first < prompt.len());
+    Ok([behind(&prompt[..first]).await?, behind(prompt).await?])
+}
+
+/// The largest difference from transformers' logits: of the first and last tokens of a prompt, and
+/// behind 200 tokens of which 128 are a prompt and the others are read in pieces into a cache.
 pub(crate) async fn largest_difference<B: Kernels>(
     checkpoint: &Checkpoint,
     device: &B::Device,
 ) -> Result<f32> {
     let Checkpoint { files, reference, .. } = checkpoint;
     let decoder = read_decoder::<B>(files, device)?;
-    let (width, count) = (decoder.config().hidden_size, reference.prompt.len());
-    let hidden = decoder.forward(tokens(&reference.prompt, device));
-    let row = |place: usize| hidden.clone().narrow(1, place, 1).reshape([1, width]);
-    let first = read_back(decoder.logits(row(0))).await?;
-    let last = read_back(decoder.logits(row(count - 1))).await?;
+    let [first, last] = first_and_last(&decoder, &reference.prompt, device).await?;
 
     let mut cache = KvCache::new(decoder.config(), 1, 256, device);
     let mut behind = None;
     for size in [128, 64, 5, 1, 1, 1] {
-        let start = cache.len();
-        behind =
-            Some(decoder.extend(tokens(&reference.long_prompt[start..start + size], device), &mut cache));
+        let piece = &reference.long_prompt[cache.len()..][..size];
+        behind = decoder.read(piece, size, &mut cache, async || Ok(())).await?;
     }
     assert_eq!(cache.len(), reference.long_prompt.len());
     let long = read_back(decoder.logits(behind.unwrap())).await?;
@@ -119,8 +139,8 @@ pub(crate) async fn greedy<B: Kernels>(checkpoint: &Checkpoint, device: &B::Devi
     let mut unread = checkpoint.reference.prompt.clone();
     let mut ids = Vec::new();
     while ids.len() < checkpoint.reference.greedy.len() {
-        let hidden = decoder.extend(tokens(&unread, device), &mut cache);
-        let logits = read_back(decoder.logits(hidden)).await?;
+        let hidden = decoder.read(&unread, unread.len(), &mut cache, async || Ok(())).await?;
+        let logits = read_back(decoder.logits(hidden.unwrap())).await?;
         let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap();
         ids.push(best as u32);
         unread = vec![best as u32];

@@ -23,7 +23,7 @@ impl<B: Kernels> LocalModel<B> {
         let (prompt, room) = self.prepare(request)?;
         let mut constraint = self.constraint(request, grammar, (prompt.len(), room))?;
         let mut cache = KvCache::new(self.decoder.config(), 1, prompt.len() + room, &self.decoder.device());
-        let (mut unread, mut rest) = (prompt, ids);
+        let (mut unread, mut rest) = (prompt.clone(), ids);
         let mut distributions = Vec::new();
         loop {
             match constraint.next()? {
@@ -36,7 +36,7 @@ impl<B: Kernels> LocalModel<B> {
                     if !allowed.contains(*id) {
                         return Err(other());
                     }
-                    let hidden = self.read(&unread, &mut cache, cancel).await?.ok_or_else(other)?;
+                    let hidden = self.read(&unread, &prompt, &mut cache, cancel).await?.ok_or_else(other)?;
                     let logits = read_back(self.decoder.logits(hidden)).await?;
                     distributions.push(log_softmax(&logits, &allowed));
                     constraint.accept(*id)?;
