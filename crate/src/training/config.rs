@@ -377,8 +377,8 @@ mod tests {
             ("seed = 1", "seed = -1", "seed"),
             ("head_dim = 64", "head_dim = 63", "model"),
             ("learning_rate = ", "learning_rate = -", "learning_rate"),
-            ("[data]", "[data]\nfreeform = { share = 1.5, copies = 4 }", "freeform.share"),
-            ("[data]", "[data]\nfreeform = { share = 0.5, copies = 0 }", "freeform.copies"),
+            ("share = 0.3", "share = 1.5", "freeform.share"),
+            ("copies = 8", "copies = 0", "freeform.copies"),
         ] {
             let error = SftConfig::parse(&text.replacen(from, to, 1)).unwrap_err();
             assert!(error.message().contains(word), "{error}");

@@ -111,7 +111,7 @@ mod tests {
     fn a_share_of_each_task_is_of_the_cases_written_by_hand() {
         let text = include_str!("../../../configs/nano.toml");
         let mut config = SftConfig::parse(text).unwrap();
-        config.curriculum = None;
+        (config.curriculum, config.data.freeform) = (None, None);
         config.data.batch = TaskCounts { extract: 24, manage: 12, answer: 4 };
         let example = |i: usize, source| Example::empty([Task::Extract, Task::Manage][i % 2], source);
         let made_up = (0..90).map(|i| example(i, Source::Synthetic));

@@ -24,7 +24,8 @@ pub use parse::parse;
 pub use variants::Writer;
 
 /// The committed files; each is a name for errors and its text.
-const FILES: &[(&str, &str)] = &[("sample.txt", include_str!("sample.txt"))];
+const FILES: &[(&str, &str)] =
+    &[("sample.txt", include_str!("sample.txt")), ("work_and_money.txt", include_str!("work_and_money.txt"))];
 
 /// Who said what.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use crate::training::SftConfig;
 
 fn config() -> DataConfig {
     let text = include_str!("../../../../configs/nano.toml");
-    let freeform = "[data]\nfreeform = { share = 0.3, copies = 3 }";
-    SftConfig::parse(&text.replacen("[data]", freeform, 1)).unwrap().data
+    let freeform = Some(FreeformConfig { share: 0.3, copies: 3 });
+    DataConfig { freeform, ..SftConfig::parse(text).unwrap().data }
 }
 
 /// The cases of one situation as written, without memories of others and in retrieval's order.
@@ -39,7 +39,7 @@ fn a_fact_is_extracted_added_and_asked_for() {
     let text = cases[1].completion.strip_prefix(r#"{"event":"ADD","text":""#).unwrap();
     assert!(text.starts_with("Went to Lisbon in the week of "), "{text}");
     assert!(cases[1].messages[1].content.contains(text.trim_end_matches("\"}")));
-    assert_eq!(cases[2].completion, r#"{"memories":["0"],"answer":"Lisbon"}"#);
+    assert_eq!(cases[2].completion, r#"{"memories":["0"],"answer":" Lisbon"}"#);
     assert!(cases[2].messages[1].content.contains("Chidi"));
 }
 
@@ -76,7 +76,7 @@ fn a_memory_is_changed_ended_and_repeated() {
     assert_eq!(cases[2].completion, format!(r#"{{"event":"DELETE","id":"{place}"}}"#));
     assert!(!cases[3].messages[1].content.contains("van"));
     assert_eq!(cases[3].completion, r#"{"event":"NONE"}"#);
-    assert_eq!(cases[4].completion, r#"{"memories":[],"answer":"I don't know"}"#);
+    assert_eq!(cases[4].completion, r#"{"memories":[],"answer":" I don't know"}"#);
 }
 
 #[test]
