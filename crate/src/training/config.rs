@@ -193,6 +193,10 @@ pub struct SftConfig {
     /// [`crate::generation::ModelInfo::fact_threshold`].
     #[serde(default)]
     pub fact_threshold: f64,
+    /// A model folder or bundle that the run begins as, and whose vocabulary it keeps; from nothing
+    /// without.
+    #[serde(default)]
+    pub model_name_or_path: Option<PathBuf>,
     /// The network.
     pub model: DecoderConfig,
     /// Where its embedding begins; at random without.

@@ -214,6 +214,21 @@ pub fn read_model(folder: &Path, layout: &Layout) -> Result<Vec<f32>> {
     Ok(parameters)
 }
 
+/// Reads the weights of any model folder or bundle, in any format, into the flat buffer.
+pub(super) fn read_start(folder: &Path, layout: &Layout) -> Result<Vec<f32>> {
+    let files = read_files(folder)?;
+    crate::checkpoint::verify(&files)?;
+    let weights = crate::checkpoint::read_weights(&layout.config, &files)?;
+    let weights: HashMap<String, Vec<f32>> =
+        weights.into_iter().map(|(spec, values)| (spec.name, values)).collect();
+    let mut parameters = vec![0.0; layout.len()];
+    for tensor in &layout.tensors {
+        let values = weights.get(&tensor.name).filter(|values| values.len() == tensor.len());
+        parameters[tensor.range()].copy_from_slice(values.ok_or_else(|| broken(folder))?);
+    }
+    Ok(parameters)
+}
+
 fn write_model(folder: &Path, layout: &Layout, tokenizer: &TokenizerFiles, parameters: &[f32]) -> Result<()> {
     let views = layout
         .tensors

@@ -17,7 +17,7 @@ use super::freeform;
 use super::network::Layout;
 use super::optimizer::Moments;
 use super::order::Order;
-use super::run_folder::{RunFolder, TrainerState};
+use super::run_folder::{RunFolder, TrainerState, read_start};
 use super::trainer::{Prediction, StepReport, Tally, Trainer};
 use super::{warm_start, word_vectors};
 use crate::datasets::synthetic;
@@ -55,16 +55,24 @@ pub fn run(config: &SftConfig, resume: bool, stop: &Cancel) -> Result<Outcome> {
     let mut layout = Layout::new(config.model.clone())?;
     let folder = if resume { RunFolder::open(config)? } else { RunFolder::create(config)? };
     let saved = if resume { folder.load_latest(&layout)? } else { None };
-    let encoder = config.encoder.as_ref().filter(|_| saved.is_none());
+    let start = config.model_name_or_path.as_deref().filter(|_| saved.is_none());
+    let encoder = config.encoder.as_ref().filter(|_| saved.is_none() && start.is_none());
     let encoder = encoder.map(|own| Encoder::load(&own.folder).map(|found| (own, found))).transpose()?;
     let words: Vec<&str> = encoder.iter().flat_map(|(own, encoder)| encoder.words(own.words)).collect();
-    let files = saved.as_ref().map(|(_, files)| files.clone());
+    let files = match (&saved, start) {
+        (Some((_, files)), _) => Some(files.clone()),
+        (None, Some(folder)) => Some(TokenizerFiles::load(folder)?),
+        (None, None) => None,
+    };
     let (examples, held_out, tokenizer) = prepare(config, files, &words)?;
     layout.config.block_token_id = block_token(&config.model, &tokenizer.tokenizer)?;
     let state = if let Some((state, _)) = saved {
         state
     } else {
-        let mut parameters = layout.initialize(config.seed);
+        let mut parameters = match start {
+            Some(folder) => read_start(folder, &layout)?,
+            None => layout.initialize(config.seed),
+        };
         if let Some((own, encoder)) = encoder {
             let (tokenizer, seed) = (&tokenizer.tokenizer, config.seed);
             if layout.config.family == Family::Bert {
