@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::database::count;
 use super::output::Output;
+use crate::datasets::freeform::held_out_cases;
 use crate::datasets::synthetic::{
     self, Count, Options, Shapes, Share, generate, ops_cases, shapes, write_locomo, write_ops,
 };
@@ -36,6 +37,9 @@ pub(super) struct Arguments {
     /// How many cases, a quarter of each operation.
     #[arg(long, value_name = "N", default_value_t = 200, requires = "ops")]
     cases: usize,
+    /// Also write the situations that people wrote and no training reads, as cases for `eval ops`.
+    #[arg(long, value_name = "FILE", conflicts_with = "shapes")]
+    held_out: Option<PathBuf>,
     /// The fewest and the most sessions of a conversation.
     #[arg(long, value_name = "A-B", default_value_t = Range(Options::default().sessions))]
     sessions: Range,
@@ -102,6 +106,8 @@ struct Made {
     ops: std::collections::BTreeMap<&'static str, usize>,
     /// Cases for `eval ops`.
     cases: usize,
+    /// Cases of held-out situations.
+    held_out: usize,
 }
 
 pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
@@ -129,6 +135,7 @@ fn write(arguments: &Arguments, options: Options, out: &Path, output: &mut Outpu
         questions: dialogues.iter().map(|dialogue| dialogue.sample.questions.len()).sum(),
         ops: std::collections::BTreeMap::new(),
         cases: 0,
+        held_out: 0,
     };
     for fact in dialogues.iter().flat_map(|dialogue| &dialogue.gold.turns).flat_map(|turn| &turn.facts) {
         *made.ops.entry(fact.op.wire_name()).or_default() += 1;
@@ -138,6 +145,11 @@ fn write(arguments: &Arguments, options: Options, out: &Path, output: &mut Outpu
         write_ops(path, &cases)?;
         made.cases = cases.len();
     }
+    if let Some(path) = &arguments.held_out {
+        let cases = held_out_cases()?;
+        write_ops(path, &cases)?;
+        made.held_out = cases.len();
+    }
     output.result(&made, || {
         let mut text = format!(
             "{} of {} turns and {} questions written to {}",
@@ -146,8 +158,10 @@ fn write(arguments: &Arguments, options: Options, out: &Path, output: &mut Outpu
             made.questions,
             out.display()
         );
-        if let Some(path) = &arguments.ops {
-            let _ = write!(text, "\n{} written to {}", count(made.cases, "case", "cases"), path.display());
+        for (path, made) in [(&arguments.ops, made.cases), (&arguments.held_out, made.held_out)] {
+            if let Some(path) = path {
+                let _ = write!(text, "\n{} written to {}", count(made, "case", "cases"), path.display());
+            }
         }
         text
     })

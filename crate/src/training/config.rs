@@ -197,6 +197,9 @@ pub struct SftConfig {
     /// without.
     #[serde(default)]
     pub model_name_or_path: Option<PathBuf>,
+    /// The commands that made that folder, for the bundle's manifest.
+    #[serde(default)]
+    pub model_commands: Vec<String>,
     /// The network.
     pub model: DecoderConfig,
     /// Where its embedding begins; at random without.

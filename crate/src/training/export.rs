@@ -42,7 +42,7 @@ pub fn export(
     .collect();
     let encoder = config.encoder.is_some();
     let commands = [
-        encoder.then(|| "./build.sh encoder".to_owned()),
+        (encoder && config.model_name_or_path.is_none()).then(|| "./build.sh encoder".to_owned()),
         Some(format!("memory-r1 train sft --config configs/{name}.toml")),
         Some(format!("memory-r1 train export --config configs/{name}.toml --out pkg/models/{name}{formats}")),
     ];
@@ -58,7 +58,7 @@ pub fn export(
         licence: if encoder { "(MIT OR Apache-2.0) AND Apache-2.0" } else { "MIT OR Apache-2.0" }.to_owned(),
         training: TrainingRun {
             run: format!("sft, {} steps, seed {}", config.max_steps, config.seed),
-            commands: commands.into_iter().flatten().collect(),
+            commands: config.model_commands.iter().cloned().chain(commands.into_iter().flatten()).collect(),
         },
     };
     let mut files = read_files(model)?;

@@ -13,11 +13,9 @@ use crate::datasets::freeform::{Decided, Said, Situation, Writer, load};
 use crate::datasets::synthetic::{GoldMemory, UNKNOWN};
 use crate::error::Result;
 use crate::generation::{Decision, Grammar, PromptFamily, facts_json};
-use crate::random::{Random, keyed};
+use crate::random::Random;
 use crate::retrieval::terms;
 
-/// One situation of so many is validated on.
-const HELD_OUT: u64 = 20;
 /// How often a question is put to the situation's own memories alone.
 const ALONE: f64 = 0.3;
 /// How many memories of others are looked at for each that is wanted.
@@ -53,9 +51,8 @@ pub(super) fn cases(config: &DataConfig) -> Result<Freeform> {
 impl Freeform {
     fn new(config: &DataConfig, all: &[Situation], copies: usize) -> Self {
         let writer = Writer::new(config.seed, all);
-        let is_held_out =
-            |own: &&Situation| keyed(0xe7ab, &[letters(&own.turn.text)]).is_multiple_of(HELD_OUT);
-        let (held_out, training): (Vec<&Situation>, Vec<&Situation>) = all.iter().partition(is_held_out);
+        let (held_out, training): (Vec<&Situation>, Vec<&Situation>) =
+            all.iter().partition(|own| own.is_held_out());
         let make = |situations: &[&Situation], from: usize, until: usize| {
             let written = situations.iter().filter_map(|own| writer.variant(own, 0));
             let others = Others::new(written.flat_map(|own| own.memories));

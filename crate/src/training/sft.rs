@@ -398,7 +398,7 @@ mod tests {
     fn config(folder: &std::path::Path) -> SftConfig {
         let mut config = SftConfig::parse(include_str!("../../../configs/nano.toml")).unwrap();
         config.output_dir = folder.to_owned();
-        config.encoder = None;
+        (config.encoder, config.model_name_or_path) = (None, None);
         config.model.vocab_size = 700;
         config.model.hidden_size = 48;
         config.model.num_hidden_layers = 2;
@@ -473,6 +473,30 @@ mod tests {
         assert!(manifest.training.commands[2].ends_with("/nano --quantize q4 --embedding q8"));
         files.get_mut("model.safetensors").unwrap()[1000] ^= 1;
         assert!(crate::checkpoint::verify(&files).is_err());
+    }
+
+    /// Other dialogues and hardly a step: the vocabulary is the model's own, and so are the weights.
+    #[test]
+    fn a_run_can_begin_as_a_model_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut own = config(&folder.path().join("first"));
+        (own.max_steps, own.save_steps, own.eval_steps) = (1, 1, 10);
+        let first = run(&own, false, &Cancel::default()).unwrap();
+        own.output_dir = folder.path().join("second");
+        own.model_name_or_path = Some(first.path.clone());
+        (own.data.seed, own.learning_rate, own.weight_decay) = (77, 1e-9, 0.0);
+        let second = run(&own, false, &Cancel::default()).unwrap();
+        let file = |path: &std::path::Path, name: &str| std::fs::read(path.join(name)).unwrap();
+        assert_eq!(file(&first.path, "tokenizer.json"), file(&second.path, "tokenizer.json"));
+        let layout = Layout::new(own.model.clone()).unwrap();
+        let weights = |path: &std::path::Path| crate::training::read_model(path, &layout).unwrap();
+        for (before, after) in weights(&first.path).iter().zip(weights(&second.path)) {
+            assert!((before - after).abs() < 1e-6, "{before} {after}");
+        }
+        own.output_dir = folder.path().join("third");
+        own.model.intermediate_size += 4;
+        let error = run(&own, false, &Cancel::default()).unwrap_err();
+        assert!(error.message().contains("mlp.gate_proj.weight"), "{error}");
     }
 
     #[test]

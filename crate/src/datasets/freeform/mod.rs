@@ -15,11 +15,13 @@
 //! `= fact ~ memory` (NOOP), in order of mention; a turn with nothing to remember has none. A
 //! question that the memories do not answer is `? question ~ ~ unknown`.
 
+mod held_out;
 mod parse;
 mod variants;
 
 use crate::error::{Error, Result};
 
+pub use held_out::held_out_cases;
 pub use parse::parse;
 pub use variants::Writer;
 
