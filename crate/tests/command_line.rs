@@ -220,3 +220,56 @@ fn synth_repeats_itself_and_has_two_splits() {
     assert_ne!(make("c", "train").1, conversations);
     assert_eq!(memory_r1(&["synth", "--seed", "x", "--dialogues", "1", "--out", "o"]).status.code(), Some(2));
 }
+
+#[test]
+fn bench_measures_speed_beside_the_machines_limits() {
+    let decode =
+        json(&["bench", "decode", "--random", "nano", "--prompt-tokens", "4", "--new-tokens", "3", "--json"]);
+    assert_eq!(decode["token"]["n"], 3);
+    // All parameters of nano are multiplied with each token: its embedding is its head.
+    assert_eq!(decode["weight_bytes"], 4 * 5_247_232);
+    let prefill = json(&[
+        "bench",
+        "prefill",
+        "--random",
+        "minilm-prefix",
+        "--prompt-tokens",
+        "9",
+        "--runs",
+        "1",
+        "--json",
+    ]);
+    assert_eq!(prefill["prompt_tokens"], 9);
+    let bundle = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/bundle-v1");
+    let load = json(&["bench", "load", "--model", bundle, "--runs", "2", "--json"]);
+    assert_eq!(load["load"]["n"], 2);
+    let retrieval = json(&[
+        "bench",
+        "retrieval",
+        "--memories",
+        "2000",
+        "--width",
+        "24",
+        "--top-k",
+        "5",
+        "--runs",
+        "3",
+        "--json",
+    ]);
+    assert_eq!(retrieval["recall"], 1.0);
+    for (report, fields) in [
+        (&decode, &["tokens_per_second", "bytes_per_second", "copy_bytes_per_second", "percent_of_copy"][..]),
+        (&prefill, &["tokens_per_second", "flops", "matmul_flops", "percent_of_matmul"]),
+        (&load, &["bytes", "bytes_per_second"]),
+        (&retrieval, &["bytes_per_second", "copy_bytes_per_second", "percent_of_copy"]),
+    ] {
+        for field in fields {
+            assert!(report[field].as_f64().is_some_and(|value| value > 0.0), "{field}: {report}");
+        }
+    }
+    let unknown = failure(&["bench", "decode", "--random", "gpt-9"]);
+    assert!(unknown.contains("MODEL_UNSUPPORTED") && unknown.contains("qwen2.5-0.5b"), "{unknown}");
+    let long = failure(&["bench", "prefill", "--random", "nano", "--prompt-tokens", "4097"]);
+    assert!(long.contains("INVALID_ARGUMENT") && long.contains("4096"), "{long}");
+    assert!(failure(&["bench", "retrieval", "--memories", "0"]).contains("INVALID_ARGUMENT"));
+}

@@ -6,6 +6,7 @@
 mod add;
 mod agent;
 mod answer;
+mod bench;
 mod database;
 mod device;
 mod devices;
@@ -77,6 +78,8 @@ enum Command {
     Train(train::Arguments),
     /// A bundle for the browser out of a model's folder.
     Pack(pack::Arguments),
+    /// Speed, with what the machine can do measured in the same run.
+    Bench(bench::Arguments),
     /// The backends and adapters that this build sees.
     Devices(devices::Arguments),
 }
@@ -114,6 +117,7 @@ fn run(command: &Command, output: &mut Output) -> Result<()> {
         Command::Pack(arguments) => pack::run(arguments, output),
         Command::Score(arguments) => score::run(arguments, output),
         Command::Train(arguments) => train::run(arguments, output),
+        Command::Bench(arguments) => bench::run(arguments, output),
         Command::Devices(arguments) => devices::run(arguments, output),
     }
 }

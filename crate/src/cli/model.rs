@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -51,7 +52,8 @@ impl ModelArguments {
         })
     }
 
-    fn folder(&self) -> Result<PathBuf> {
+    /// Which folder it is in.
+    pub(in crate::cli) fn folder(&self) -> Result<PathBuf> {
         if let Some(folder) = &self.model {
             return Ok(folder.clone());
         }
@@ -87,14 +89,35 @@ impl Loaded for dyn Embedder {
     }
 }
 
-/// `device` is one that [`Device::require`] has not refused.
 fn load_on<T: Loaded + ?Sized>(device: Device, files: &Files) -> Result<Rc<T>> {
+    struct Load<'a, T: ?Sized>(&'a Files, PhantomData<T>);
+
+    impl<T: Loaded + ?Sized> OnBackend for Load<'_, T> {
+        type Output = Rc<T>;
+
+        fn run<B: Kernels>(self) -> Result<Rc<T>> {
+            T::load::<B>(self.0)
+        }
+    }
+
+    on_backend(device, Load(files, PhantomData))
+}
+
+/// Work that is the same on every backend.
+pub(in crate::cli) trait OnBackend {
+    type Output;
+
+    fn run<B: Kernels>(self) -> Result<Self::Output>;
+}
+
+/// Does it; `device` is one that [`Device::require`] has not refused.
+pub(in crate::cli) fn on_backend<W: OnBackend>(device: Device, work: W) -> Result<W::Output> {
     match device {
-        Device::Cpu => T::load::<burn::backend::Flex>(files),
+        Device::Cpu => work.run::<burn::backend::Flex>(),
         #[cfg(feature = "cuda")]
-        Device::Cuda => T::load::<burn::backend::Cuda>(files),
+        Device::Cuda => work.run::<burn::backend::Cuda>(),
         #[cfg(any(feature = "vulkan", feature = "webgpu"))]
-        Device::Vulkan | Device::Webgpu => T::load::<burn::backend::wgpu::Wgpu>(files),
+        Device::Vulkan | Device::Webgpu => work.run::<burn::backend::wgpu::Wgpu>(),
         // `require` has refused what this build lacks.
         #[allow(unreachable_patterns)]
         _ => Err(Error::internal("a device without its backend")),

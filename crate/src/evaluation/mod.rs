@@ -8,6 +8,7 @@ mod quantization;
 mod report;
 mod run_folder;
 mod scores;
+pub mod speed;
 mod word_tokenizer;
 
 pub use locomo::{BankState, LocomoProgress, LocomoRun, LocomoSettings, QuestionOutcome, Shown};

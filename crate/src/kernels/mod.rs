@@ -6,7 +6,7 @@
 #[cfg(target_arch = "wasm32")]
 mod cube;
 mod flex;
-mod scalar;
+pub(crate) mod scalar;
 
 use burn::tensor::activation::{gelu, silu, softmax};
 use burn::tensor::backend::Backend;

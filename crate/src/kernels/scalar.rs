@@ -1,13 +1,25 @@
 //! Functions of one number without branches or calls, so that the compiler turns a loop over them
-//! into vector instructions.
+//! into vector instructions. They are inlined by force: a loop that is compiled for the machine's
+//! widest vectors must hold them.
+
+#![allow(clippy::inline_always)]
 
 use std::f32::consts::{FRAC_1_SQRT_2, LOG2_E};
+
+/// Runs `work` compiled for the machine's widest vectors; WebAssembly has one width.
+#[inline]
+pub(crate) fn wide<R>(work: impl FnOnce() -> R) -> R {
+    #[cfg(not(target_arch = "wasm32"))]
+    return pulp::Arch::new().dispatch(work);
+    #[cfg(target_arch = "wasm32")]
+    return work();
+}
 
 /// `e^x` to 2 units in the last place; nearly 0 below -87.
 ///
 /// `x = n ln 2 + r` with `|r| <= ln 2 / 2`; `e^r` by its series of degree 7.
-#[inline]
-pub(super) fn exp(x: f32) -> f32 {
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves the nearest integer behind
     let x = if x < -87.0 { -87.0 } else { x };
     let x = if x > 88.0 { 88.0 } else { x };
@@ -22,16 +34,21 @@ pub(super) fn exp(x: f32) -> f32 {
     series * f32::from_bits(exponent)
 }
 
-/// `x Φ(x)` (Hendrycks and Gimpel, 2016), where Φ, the distribution function of the normal
-/// distribution, is right to 1e-7 (Abramowitz and Stegun, 7.1.26).
-#[inline]
-pub(super) fn gelu(x: f32) -> f32 {
+/// Φ, the distribution function of the normal distribution, to 1e-7 (Abramowitz and Stegun, 7.1.26).
+#[inline(always)]
+pub(crate) fn normal_cdf(x: f32) -> f32 {
     let z = x.abs() * FRAC_1_SQRT_2;
     let t = 1.0 / (1.0 + 0.327_591_1 * z);
     let series =
         ((((1.061_405_4 * t - 1.453_152) * t + 1.421_413_7) * t - 0.284_496_74) * t + 0.254_829_6) * t;
     let above = 0.5 * series * exp(-z * z);
-    x * if x < 0.0 { above } else { 1.0 - above }
+    if x < 0.0 { above } else { 1.0 - above }
+}
+
+/// `x Φ(x)` (Hendrycks and Gimpel, 2016).
+#[inline(always)]
+pub(crate) fn gelu(x: f32) -> f32 {
+    x * normal_cdf(x)
 }
 
 #[cfg(all(test, not(target_arch = "wasm32")))]

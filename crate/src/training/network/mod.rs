@@ -260,4 +260,46 @@ mod tests {
             assert!((own - other).abs() < 1e-4, "row {row}: {own} {other}");
         }
     }
+
+    /// So does its prefix decoder, over the two blocks of a prompt and what follows it.
+    #[test]
+    fn the_prefix_decoder_of_nn_agrees() {
+        use burn::backend::Flex;
+        use burn::tensor::activation::log_softmax;
+        use burn_flex::FlexDevice;
+
+        use crate::nn::{KvCache, LanguageDecoder};
+
+        let mut layout = tiny_bert();
+        layout.config.block_token_id = Some(22);
+        let mut random = Random::new(8, &[]);
+        let mut parameters = layout.initialize(3);
+        for p in &mut parameters {
+            *p += (random.normal() * 0.3) as f32;
+        }
+        let mut tokens: Vec<u32> = (0..14).map(|_| random.below(22) as u32).collect();
+        tokens[4] = 22;
+        let prompt = 9;
+        let mut batch = Batch::default();
+        let tree = Tree { stem: 5, branches: vec![9], prompts: Some(vec![prompt - 5]) };
+        let targets = (prompt - 1..14).map(|row| Target { row, token: (row % 23) as u32, weight: 1.0 });
+        batch.push_tree(&tokens, tree, targets);
+        let own = Workspace::default().forward(&layout, &parameters, &batch).unwrap().logprobs;
+
+        let decoder = LanguageDecoder::<Flex>::from_parameters(&layout.config, &FlexDevice, |spec| {
+            let tensor = layout.tensors.iter().find(|tensor| tensor.name == spec.name).unwrap();
+            assert_eq!(tensor.shape, spec.shape);
+            Ok(parameters[tensor.range()].to_vec())
+        })
+        .unwrap();
+        let mut cache = KvCache::new(&layout.config, 1, tokens.len(), &FlexDevice);
+        for (place, own) in own.iter().enumerate() {
+            let (from, to) = if place == 0 { (0, prompt) } else { (prompt + place - 1, prompt + place) };
+            let read = decoder.read(&tokens[from..to], to, &mut cache, async || Ok(()));
+            let hidden = futures_lite::future::block_on(read).unwrap().unwrap();
+            let logprobs = log_softmax(decoder.logits(hidden), 1).into_data().to_vec::<f32>().unwrap();
+            let other = logprobs[(prompt - 1 + place) % 23];
+            assert!((own - other).abs() < 1e-4, "{place}: {own} {other}");
+        }
+    }
 }

@@ -1,0 +1,254 @@
+//! `bench`: speed, beside what the machine can do.
+
+use clap::{Args, Subcommand};
+use futures_lite::future::block_on;
+
+use super::interrupt::on_interrupt;
+use super::model::{ModelArguments, OnBackend, on_backend, read_folder};
+use super::output::Output;
+use super::progress::Progress;
+use crate::error::Result;
+use crate::evaluation::speed::{
+    DecodeSpeed, LoadSpeed, PrefillSpeed, RetrievalSpeed, decode, load, prefill, random_decoder, retrieval,
+    shape,
+};
+use crate::generation::Cancel;
+use crate::kernels::Kernels;
+use crate::nn::LanguageDecoder;
+
+/// Speed, with the machine's own limit measured in the same run.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Tokens written one after the other.
+    Decode(DecodeArguments),
+    /// A prompt read at once.
+    Prefill(PrefillArguments),
+    /// From files to a model that can be asked.
+    Load(LoadArguments),
+    /// The nearest of many vectors, searched exactly.
+    Retrieval(RetrievalArguments),
+}
+
+#[derive(Debug, Args)]
+struct Subject {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// A model of this shape with random weights instead: nano, minilm-prefix, qwen2.5-0.5b,
+    /// qwen2.5-1.5b, qwen3-0.6b, llama-3.2-1b.
+    #[arg(long, value_name = "SHAPE", conflicts_with = "model")]
+    random: Option<String>,
+    /// The seed of random weights.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct DecodeArguments {
+    #[command(flatten)]
+    subject: Subject,
+    /// How many tokens stand before.
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    prompt_tokens: usize,
+    /// How many are written.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    new_tokens: usize,
+}
+
+#[derive(Debug, Args)]
+struct PrefillArguments {
+    #[command(flatten)]
+    subject: Subject,
+    /// How many tokens the prompt has.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    prompt_tokens: usize,
+    /// How often it is read.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    runs: usize,
+}
+
+#[derive(Debug, Args)]
+struct LoadArguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// How often.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    runs: usize,
+}
+
+#[derive(Debug, Args)]
+struct RetrievalArguments {
+    /// How many vectors.
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    memories: usize,
+    /// How many numbers a vector has.
+    #[arg(long, value_name = "N", default_value_t = 384)]
+    width: usize,
+    /// How many are wanted.
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    top_k: usize,
+    /// How many searches.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    runs: usize,
+    /// The seed of the vectors.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
+    let cancel = on_interrupt()?;
+    match &arguments.what {
+        What::Decode(own) => {
+            let work = Decode { own, cancel: &cancel, output };
+            let speed = on_device(&own.subject.model, work)?;
+            output.result(&speed, || decoded(&speed))
+        }
+        What::Prefill(own) => {
+            let work = Prefill { own, cancel: &cancel, output };
+            let speed = on_device(&own.subject.model, work)?;
+            output.result(&speed, || prefilled(&speed))
+        }
+        What::Load(own) => {
+            let work = Load { own, cancel: &cancel, output };
+            let speed = on_device(&own.model, work)?;
+            output.result(&speed, || loaded(&speed))
+        }
+        What::Retrieval(own) => {
+            let sizes = (own.memories, own.width, own.top_k);
+            let mut progress = Progress::new(own.runs as u64);
+            let mut heard = |done: usize| progress.at(done as u64, own.runs as u64, "searches", output);
+            let speed = retrieval(sizes, own.runs, own.seed, &cancel, &mut heard);
+            progress.finish();
+            let speed = speed?;
+            output.result(&speed, || searched(&speed))
+        }
+    }
+}
+
+fn on_device<W: OnBackend>(model: &ModelArguments, work: W) -> Result<W::Output> {
+    model.device.require()?;
+    on_backend(model.device, work)
+}
+
+impl Subject {
+    fn build<B: Kernels>(&self) -> Result<LanguageDecoder<B>> {
+        let device = B::Device::default();
+        match &self.random {
+            Some(name) => random_decoder(&shape(name)?, self.seed, &device),
+            None => crate::checkpoint::read_decoder(&read_folder(&self.model.folder()?)?, &device),
+        }
+    }
+}
+
+struct Decode<'a> {
+    own: &'a DecodeArguments,
+    cancel: &'a Cancel,
+    output: &'a Output,
+}
+
+impl OnBackend for Decode<'_> {
+    type Output = DecodeSpeed;
+
+    fn run<B: Kernels>(self) -> Result<DecodeSpeed> {
+        let (decoder, new) = (self.own.subject.build::<B>()?, self.own.new_tokens);
+        let mut progress = Progress::new(new as u64);
+        let mut heard = |done: usize| progress.at(done as u64, new as u64, "tokens", self.output);
+        let speed = block_on(decode(&decoder, self.own.prompt_tokens, new, self.cancel, &mut heard));
+        progress.finish();
+        speed
+    }
+}
+
+struct Prefill<'a> {
+    own: &'a PrefillArguments,
+    cancel: &'a Cancel,
+    output: &'a Output,
+}
+
+impl OnBackend for Prefill<'_> {
+    type Output = PrefillSpeed;
+
+    fn run<B: Kernels>(self) -> Result<PrefillSpeed> {
+        let (decoder, runs) = (self.own.subject.build::<B>()?, self.own.runs);
+        let mut progress = Progress::new(runs as u64);
+        let mut heard = |done: usize| progress.at(done as u64, runs as u64, "prompts", self.output);
+        let speed = block_on(prefill(&decoder, self.own.prompt_tokens, runs, self.cancel, &mut heard));
+        progress.finish();
+        speed
+    }
+}
+
+struct Load<'a> {
+    own: &'a LoadArguments,
+    cancel: &'a Cancel,
+    output: &'a Output,
+}
+
+impl OnBackend for Load<'_> {
+    type Output = LoadSpeed;
+
+    fn run<B: Kernels>(self) -> Result<LoadSpeed> {
+        let (files, runs) = (read_folder(&self.own.model.folder()?)?, self.own.runs);
+        let mut progress = Progress::new(runs as u64);
+        let mut heard = |done: usize| progress.at(done as u64, runs as u64, "loads", self.output);
+        let speed = block_on(load::<B>(&files, &B::Device::default(), runs, self.cancel, &mut heard));
+        progress.finish();
+        speed
+    }
+}
+
+fn decoded(speed: &DecodeSpeed) -> String {
+    format!(
+        "{:.1} tokens a second behind {} tokens (p50 {:.2} ms, p95 {:.2} ms)\n{:.2} GB of weights a second, {:.0} % of the {:.2} that the machine copies",
+        speed.tokens_per_second,
+        speed.prompt_tokens,
+        speed.token.p50_ms,
+        speed.token.p95_ms,
+        speed.bytes_per_second / 1e9,
+        speed.percent_of_copy,
+        speed.copy_bytes_per_second / 1e9,
+    )
+}
+
+fn prefilled(speed: &PrefillSpeed) -> String {
+    format!(
+        "{:.0} tokens a second, {} at once (p50 {:.1} ms, p95 {:.1} ms)\n{:.1} GFLOP/s, {:.0} % of the {:.1} of a matrix product",
+        speed.tokens_per_second,
+        speed.prompt_tokens,
+        speed.prompt.p50_ms,
+        speed.prompt.p95_ms,
+        speed.flops / 1e9,
+        speed.percent_of_matmul,
+        speed.matmul_flops / 1e9,
+    )
+}
+
+fn loaded(speed: &LoadSpeed) -> String {
+    format!(
+        "{} bytes in {:.1} ms (p95 {:.1} ms), {:.0} MB a second",
+        speed.bytes,
+        speed.load.p50_ms,
+        speed.load.p95_ms,
+        speed.bytes_per_second / 1e6,
+    )
+}
+
+fn searched(speed: &RetrievalSpeed) -> String {
+    format!(
+        "{} of {} vectors of {} in {:.2} ms (p95 {:.2} ms), recall {}\n{:.2} GB a second, {:.0} % of the {:.2} that a thread copies",
+        speed.top_k,
+        speed.memories,
+        speed.width,
+        speed.search.p50_ms,
+        speed.search.p95_ms,
+        speed.recall,
+        speed.bytes_per_second / 1e9,
+        speed.percent_of_copy,
+        speed.copy_bytes_per_second / 1e9,
+    )
+}
