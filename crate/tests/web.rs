@@ -13,15 +13,42 @@ use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
 use burn::backend::wgpu::{RuntimeOptions, Wgpu, WgpuDevice, graphics::AutoGraphicsApi, init_setup_async};
 use burn::tensor::{Int, Tensor, TensorData};
+use memory_r1::checkpoint::Files;
 use memory_r1::generation::{
-    Cancel, ChatMessage, ChatTemplate, Decision, Grammar, LanguageModel, LocalModel, ModelInfo, PromptFamily,
-    Request, Sampling, Tokenizer, no_turn, parse_decision,
+    Cancel, ChatMessage, ChatTemplate, Decision, Embedder, Grammar, LanguageModel, LocalEmbedder, LocalModel,
+    ModelInfo, PromptFamily, Request, Sampling, Tokenizer, no_turn, parse_decision,
 };
 use memory_r1::kernels::Kernels;
 use memory_r1::nn::{Decoder, DecoderConfig, KvCache, read_back};
 use wasm_bindgen_test::{wasm_bindgen_test, wasm_bindgen_test_configure};
 
 wasm_bindgen_test_configure!(run_in_browser);
+
+/// An encoder's files, and the embeddings that are wanted of it, one behind the other.
+macro_rules! encoder {
+    ($name:literal) => {{
+        let read = |name: &str, bytes: &[u8]| (name.to_owned(), bytes.to_vec());
+        let files = Files::from([
+            read("config.json", include_bytes!(concat!("fixtures/encoders/", $name, "/config.json"))),
+            read(
+                "model.safetensors",
+                include_bytes!(concat!("fixtures/encoders/", $name, "/model.safetensors")),
+            ),
+            read("tokenizer.json", include_bytes!(concat!("fixtures/encoders/", $name, "/tokenizer.json"))),
+            read(
+                "sentence_bert_config.json",
+                include_bytes!(concat!("fixtures/encoders/", $name, "/sentence_bert_config.json")),
+            ),
+            read(
+                "1_Pooling/config.json",
+                include_bytes!(concat!("fixtures/encoders/", $name, "/1_Pooling/config.json")),
+            ),
+        ]);
+        let bytes = include_bytes!(concat!("fixtures/encoders/", $name, "/embeddings.f32"));
+        let wanted: Vec<f32> = bytes.as_chunks().0.iter().map(|own| f32::from_le_bytes(*own)).collect();
+        (files, wanted)
+    }};
+}
 
 thread_local! {
     static STARTED: Cell<bool> = const { Cell::new(false) };
@@ -90,6 +117,28 @@ async fn both_agree_with_transformers() {
         let on_gpu = reference::greedy::<Wgpu>(&checkpoint, &device).await.unwrap();
         assert_eq!(on_cpu, checkpoint.reference.greedy, "{}", checkpoint.name);
         assert_eq!(on_gpu, checkpoint.reference.greedy, "{}", checkpoint.name);
+    }
+}
+
+/// Tiny encoders give Sentence Transformers' embeddings (`tests/reference/encoder.py`) on both.
+#[wasm_bindgen_test]
+async fn encoders_agree_with_sentence_transformers() {
+    let device = gpu().await;
+    let sentences: Vec<String> =
+        serde_json::from_slice(include_bytes!("fixtures/encoders/sentences.json")).unwrap();
+    let texts: Vec<&str> = sentences.iter().map(String::as_str).collect();
+    for (files, wanted) in [encoder!("mean"), encoder!("first")] {
+        let on_cpu = LocalEmbedder::<Flex>::load(&files, &FlexDevice).unwrap();
+        let on_gpu = LocalEmbedder::<Wgpu>::load(&files, &device).unwrap();
+        for embedder in [&on_cpu as &dyn Embedder, &on_gpu] {
+            let own = embedder.embed(&texts, &Cancel::default()).await.unwrap();
+            let width = embedder.info().dimensions;
+            assert_eq!(own.len() * width, wanted.len());
+            for (place, (own, wanted)) in own.iter().zip(wanted.chunks_exact(width)).enumerate() {
+                let cosine: f32 = own.iter().zip(wanted).map(|(a, b)| a * b).sum();
+                assert!(cosine > 0.9999, "{place}: {cosine}");
+            }
+        }
     }
 }
 
