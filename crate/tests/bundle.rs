@@ -60,6 +60,7 @@ fn the_committed_bundle_writes_as_ever() {
         grammar: Some(Grammar::Facts { max_facts: 2 }),
         max_new_tokens: 40,
         sampling: Sampling::default(),
+        stop: Vec::new(),
     };
     let generation = block_on(model.generate(&request, &Cancel::default(), &mut |_| {})).unwrap();
     assert_eq!(generation.prompt_ids.len(), 29);

@@ -63,6 +63,34 @@ fn the_command_line_generates_what_transformers_does() {
 }
 
 #[test]
+fn the_command_line_filters_and_ends_at_a_stop_string() {
+    let [checkpoint, ..] = reference::checkpoints();
+    let folder = format!("{}/tests/fixtures/decoders/{}", env!("CARGO_MANIFEST_DIR"), checkpoint.name);
+    let chat = &checkpoint.reference.chats[0];
+    let generate = |more: &[String]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_memory-r1"));
+        command.args(["generate", "--json", "--max-new-tokens", "24", "--model", &folder]);
+        command.args(["--prompt", &chat.prompt]).args(more);
+        command.args(chat.system.iter().flat_map(|system| ["--system", system]));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    // Hot as it is, one token is all that each of these leaves.
+    for filter in [["--top-k", "1"], ["--top-p", "0"], ["--min-p", "1"]] {
+        let drawn = generate(&["--temperature", "9", filter[0], filter[1]].map(str::to_owned));
+        assert_eq!(drawn["ids"], serde_json::json!(chat.ids), "{filter:?}");
+        assert!(drawn["logprobs"].as_array().unwrap().iter().all(|own| own.as_f64() == Some(0.0)));
+    }
+    let whole = generate(&[]);
+    let whole = whole["text"].as_str().unwrap();
+    let stop = whole.chars().filter(char::is_ascii_graphic).nth(2).unwrap();
+    let cut = generate(&[format!("--stop={stop}"), "--stop=never said".to_owned()]);
+    assert_eq!(cut["text"].as_str(), whole.split(stop).next());
+    assert_eq!(cut["finish_reason"], "stop");
+}
+
+#[test]
 fn a_file_that_the_index_names_and_the_folder_has_not_is_named() {
     let [.., mut checkpoint, _, _] = reference::checkpoints();
     checkpoint.files.remove("model-00002-of-00003.safetensors");

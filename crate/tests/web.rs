@@ -217,6 +217,7 @@ async fn decisions_are_valid<B: Kernels>(models: u64, each: u64, device: &B::Dev
                 grammar: Some(Grammar::Decision { shown }),
                 max_new_tokens: 64,
                 sampling: Sampling { temperature: 1.0, seed, key: [0, example, 0], ..Sampling::default() },
+                stop: Vec::new(),
             };
             let made = model.generate(&request, &Cancel::default(), &mut |_| ()).await.unwrap();
             // An error for malformed text and for an id that was not shown.

@@ -158,6 +158,7 @@ impl AnswerAgent {
             grammar: Some(Grammar::Answer { lines }),
             max_new_tokens: (MAX_ANSWER_TOKENS + 32 + longest_copy).min(info.context_length / 2),
             sampling,
+            stop: Vec::new(),
         };
         let generation =
             generate(&*self.model, &request, LEAST_ROOM, cancel, &mut |piece| stream.push(piece, on_text))

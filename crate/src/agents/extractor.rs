@@ -112,6 +112,7 @@ impl Extractor {
                 grammar: Some(Grammar::Facts { max_facts: MAX_FACTS }),
                 max_new_tokens: MOST_TOKENS,
                 sampling,
+                stop: Vec::new(),
             };
             match generate(&*self.model, &request, MOST_TOKENS, cancel, &mut |_| ()).await {
                 Ok(generation) => {

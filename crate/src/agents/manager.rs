@@ -103,6 +103,7 @@ impl Manager {
                 grammar: Some(Grammar::Decision { shown: lines.len() - from }),
                 max_new_tokens: MOST_TOKENS,
                 sampling,
+                stop: Vec::new(),
             };
             match generate(&*self.model, &request, MOST_TOKENS, cancel, &mut |_| ()).await {
                 Ok(generation) => return decision(&generation, lines.len(), from),

@@ -12,7 +12,7 @@ use super::output::Output;
 use crate::error::Result;
 use crate::generation::{ChatMessage, FinishReason, Request, Sampling};
 
-/// Chat-templated generation: greedy, or sampled with a temperature.
+/// Chat-templated generation: greedy, or sampled with a temperature and then top-k, top-p, min-p.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -29,15 +29,18 @@ pub(super) struct Arguments {
     /// 0 is greedy.
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = temperature)]
     temperature: f32,
-    /// Only the K most probable tokens; 0 is all.
+    /// Draw from the K most probable tokens; 0 is all.
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: usize,
-    /// Only the smallest set with this much probability; 1 is all.
+    /// Draw from the smallest set of tokens with this much probability, 0 to 1; 1 is all.
     #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = share)]
     top_p: f32,
-    /// Only tokens at least this probable relative to the best; 0 is all.
+    /// Draw from tokens at least this probable relative to the best, 0 to 1; 0 is all.
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share)]
     min_p: f32,
+    /// End before this text; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
     /// The seed of the random numbers.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -47,7 +50,8 @@ pub(super) struct Arguments {
 struct Generated {
     prompt_ids: Vec<u32>,
     ids: Vec<u32>,
-    /// The natural logarithm of each new token's probability.
+    /// The natural logarithm of each new token's probability: the model's own at temperature 1, or
+    /// with top-k, top-p or min-p that of the distribution drawn from.
     logprobs: Vec<f32>,
     text: String,
     finish_reason: FinishReason,
@@ -84,6 +88,7 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
             seed: arguments.seed,
             key: [0; 3],
         },
+        stop: arguments.stop.clone(),
     };
     let cancel = on_interrupt()?;
     let start = Instant::now();

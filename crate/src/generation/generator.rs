@@ -10,10 +10,11 @@ use burn::tensor::Tensor;
 use futures::future::LocalBoxFuture;
 
 use super::constraint::{Constraint, Step};
+use super::free_text::FreeText;
 use super::sampler::choose;
 use super::{
-    Bitset, Cancel, ChatMessage, ChatTemplate, DecodeStream, FinishReason, Generation, Grammar,
-    LanguageModel, Lexicon, ModelInfo, Part, PromptFamily, Request, Tokenizer,
+    Bitset, Cancel, ChatMessage, ChatTemplate, FinishReason, Generation, Grammar, LanguageModel, Lexicon,
+    ModelInfo, Part, PromptFamily, Request, Tokenizer,
 };
 use crate::checkpoint::{self, Files, Manifest, SelfCheck};
 use crate::error::{Error, ErrorCode, Result};
@@ -296,7 +297,7 @@ impl<B: Kernels> LocalModel<B> {
         let device = self.decoder.device();
         let mut cache = KvCache::new(self.decoder.config(), 1, prompt.len() + room, &device);
         let mut output = Output::default();
-        let mut stream = DecodeStream::default();
+        let mut text = FreeText::new(&request.stop)?;
         let mut unread = prompt.clone();
         let mut reason = FinishReason::Length;
         // The logits may be wider than the vocabulary.
@@ -313,15 +314,21 @@ impl<B: Kernels> LocalModel<B> {
                 reason = FinishReason::Stop;
                 break;
             }
-            let new = stream.push(&self.tokenizer, choice.id);
+            let new = text.push(&self.tokenizer, choice.id);
             if !new.is_empty() {
                 on_text(&new);
                 output.text.push_str(&new);
             }
+            if text.is_stopped() {
+                break;
+            }
             unread = vec![choice.id];
         }
         cancel.check()?;
-        let rest = stream.finish();
+        let (rest, stopped) = text.finish();
+        if stopped {
+            reason = FinishReason::Stop;
+        }
         if !rest.is_empty() {
             on_text(&rest);
             output.text.push_str(&rest);
@@ -348,6 +355,10 @@ impl<B: Kernels> LanguageModel for LocalModel<B> {
         on_text: &mut dyn for<'a> FnMut(&'a str),
     ) -> Result<Generation> {
         cancel.check()?;
+        request.sampling.check()?;
+        if request.grammar.is_some() && !request.stop.is_empty() {
+            return Err(Error::invalid("stop strings end free text; a grammar knows its own end"));
+        }
         let (prompt, room) = self.prepare(request)?;
         let Some(grammar) = &request.grammar else {
             return self.generate_freely(request, (prompt, room), cancel, on_text).await;
@@ -423,6 +434,7 @@ mod tests {
             grammar,
             max_new_tokens: 60,
             sampling: Sampling { temperature: 1.0, seed: 5, ..Sampling::default() },
+            stop: Vec::new(),
         }
     }
 
@@ -508,6 +520,37 @@ mod tests {
         assert_eq!(generate(&model, &request).unwrap(), first);
         request.sampling.key = [0, 0, 1];
         assert_ne!(generate(&model, &request).unwrap(), first);
+    }
+
+    #[test]
+    fn free_text_ends_before_a_stop_string() {
+        let model = model(1024, no_turn());
+        let mut request = request("> Has a cat", None);
+        let (whole, _) = generate(&model, &request).unwrap();
+        let characters: Vec<char> = whole.text.chars().collect();
+        let stop: String = characters[characters.len() / 2..][..4].iter().collect();
+        request.stop = vec!["never said".into(), stop.clone()];
+        let (cut, streamed) = generate(&model, &request).unwrap();
+        assert_eq!(cut.text, whole.text[..whole.text.find(&stop).unwrap()]);
+        assert_eq!((streamed, cut.finish_reason), (cut.text, FinishReason::Stop));
+        assert!(cut.ids.len() < whole.ids.len() && whole.ids.starts_with(&cut.ids));
+    }
+
+    #[test]
+    fn what_cannot_be_asked_for_is_refused() {
+        let model = model(1024, no_turn());
+        let refused = |grammar, change: fn(&mut Request)| {
+            let mut request = request("> Has a cat", grammar);
+            change(&mut request);
+            let error = generate(&model, &request).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::InvalidArgument);
+            error.message().to_owned()
+        };
+        let top_p = refused(None, |request| request.sampling.top_p = f32::NAN);
+        assert_eq!(top_p, "top_p must be a number from 0 to 1, not NaN");
+        assert_eq!(refused(None, |request| request.stop.push(String::new())), "a stop string is empty");
+        let both = refused(Some(Grammar::Decision { shown: 0 }), |request| request.stop.push("x".into()));
+        assert_eq!(both, "stop strings end free text; a grammar knows its own end");
     }
 
     #[test]

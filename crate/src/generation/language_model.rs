@@ -47,16 +47,17 @@ pub struct ChatMessage {
     pub content: String,
 }
 
-/// How the next token is chosen.
+/// How the next token is chosen: by transformers' logits warpers in their order, that is
+/// temperature, top-k, top-p, min-p, behind the grammar's mask.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
     /// 0 is greedy.
     pub temperature: f32,
-    /// Only the k most probable tokens; 0 is all.
+    /// Only the k most probable tokens and those equal to the last of them; 0 is all.
     pub top_k: usize,
-    /// Only the smallest set with this much probability; 1 is all.
+    /// Only the smallest set with this much probability, 0 to 1, at least the best; 1 is all.
     pub top_p: f32,
-    /// Only tokens at least this probable relative to the best; 0 is all.
+    /// Only tokens at least this probable relative to the best, 0 to 1; 0 is all.
     pub min_p: f32,
     /// The seed of the random numbers.
     pub seed: u64,
@@ -71,6 +72,30 @@ impl Default for Sampling {
     }
 }
 
+impl Sampling {
+    /// `INVALID_ARGUMENT` where a number is out of its range.
+    pub fn check(&self) -> Result<()> {
+        let Self { temperature, top_p, min_p, .. } = *self;
+        if !(temperature.is_finite() && temperature >= 0.0) {
+            return Err(Error::invalid(format!(
+                "temperature must be a number of at least 0, not {temperature}"
+            )));
+        }
+        for (name, share) in [("top_p", top_p), ("min_p", min_p)] {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(Error::invalid(format!("{name} must be a number from 0 to 1, not {share}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a draw may leave out tokens that are allowed. Greedy takes the best, which every
+    /// filter keeps.
+    pub(super) fn is_filtered(&self) -> bool {
+        self.temperature > 0.0 && (self.top_k > 0 || self.top_p < 1.0 || self.min_p > 0.0)
+    }
+}
+
 /// What to generate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -82,6 +107,9 @@ pub struct Request {
     pub max_new_tokens: usize,
     /// How to choose.
     pub sampling: Sampling,
+    /// Free text ends before the first of these, none of them empty. Not with a grammar, which
+    /// knows its own end.
+    pub stop: Vec<String>,
 }
 
 /// What a generated token spells.
@@ -102,7 +130,7 @@ pub enum Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
-    /// The grammar is complete, or an end token was chosen.
+    /// The grammar is complete, an end token was chosen, or the text came to a stop string.
     Stop,
     /// `max_new_tokens` or the context is used up.
     Length,
@@ -113,13 +141,15 @@ pub enum FinishReason {
 pub struct Generation {
     /// The rendered prompt.
     pub prompt_ids: Vec<u32>,
-    /// The new tokens.
+    /// The new tokens; those of a stop string too.
     pub ids: Vec<u32>,
-    /// The natural logarithm of each new token's probability, renormalised over the allowed set.
+    /// The natural logarithm of each new token's probability, renormalised over the allowed set;
+    /// with top-k, top-p or min-p, of the distribution that it was drawn from.
     pub logprobs: Vec<f32>,
     /// What each new token spells.
     pub parts: Vec<Part>,
-    /// The completion; under a grammar a JSON object, without the lines that the engine inserted.
+    /// The completion; under a grammar a JSON object, without the lines that the engine inserted,
+    /// and without a stop string.
     pub text: String,
     /// Why it ended.
     pub finish_reason: FinishReason,
@@ -177,4 +207,28 @@ pub trait LanguageModel {
         cancel: &Cancel,
         on_text: &mut dyn for<'a> FnMut(&'a str),
     ) -> Result<Generation>;
+}
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use super::*;
+    use crate::error::ErrorCode;
+
+    #[test]
+    fn numbers_out_of_their_range_are_named() {
+        let plain = Sampling::default();
+        assert!(Sampling { temperature: 2.0, top_k: 9, top_p: 0.0, min_p: 1.0, ..plain }.check().is_ok());
+        for (wrong, message) in [
+            (Sampling { temperature: -1.0, ..plain }, "temperature must be a number of at least 0, not -1"),
+            (
+                Sampling { temperature: f32::NAN, ..plain },
+                "temperature must be a number of at least 0, not NaN",
+            ),
+            (Sampling { top_p: 1.5, ..plain }, "top_p must be a number from 0 to 1, not 1.5"),
+            (Sampling { min_p: -0.5, ..plain }, "min_p must be a number from 0 to 1, not -0.5"),
+        ] {
+            let error = wrong.check().unwrap_err();
+            assert_eq!((error.code(), error.message()), (ErrorCode::InvalidArgument, message));
+        }
+    }
 }

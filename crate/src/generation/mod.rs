@@ -3,12 +3,14 @@
 mod chat_template;
 mod constraint;
 mod embedder;
+mod free_text;
 mod generator;
 mod grammar;
 mod language_model;
 mod lexicon;
 mod sampler;
 mod tokenizer;
+mod warpers;
 
 pub use chat_template::ChatTemplate;
 pub use constraint::{

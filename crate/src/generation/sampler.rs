@@ -2,13 +2,14 @@
 //!
 //! Without top-k, top-p and min-p it is made on the device: mask, log-sum-exp, and the argmax of
 //! `logits / T + Gumbel noise`, which draws from the softmax at temperature T; two numbers come
-//! back. The others need an order, so the logits are read back and sorted on the CPU. Either way
-//! the noise of a token depends on the seed, the key, the position and the token's id alone, so
+//! back. The others need an order, so the logits are read back and sorted on the CPU; greedy needs
+//! none of them, as they all keep the best. Either way the noise of a token depends on the seed, the key, the position and the token's id alone, so
 //! that both ways, and every backend, choose the same.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 
+use super::warpers::warp;
 use super::{Bitset, Sampling};
 use crate::error::{Error, ErrorCode, Result};
 use crate::kernels::HIDDEN;
@@ -20,8 +21,10 @@ use crate::random::keyed;
 pub struct Choice {
     /// Its id.
     pub id: u32,
-    /// The natural logarithm of its probability among those allowed, at temperature 1 whatever
-    /// the sampling: what the model thinks of it, not how it was drawn.
+    /// The natural logarithm of its probability. Without top-k, top-p and min-p among those
+    /// allowed, at temperature 1 whatever the sampling: what the model thinks of it, not how it
+    /// was drawn. With one of them, of the distribution that it was drawn from: at the temperature
+    /// and among those that remained.
     pub logprob: f32,
 }
 
@@ -37,7 +40,7 @@ pub async fn choose<B: Backend>(
 ) -> Result<Choice> {
     let [_, width] = logits.dims();
     let noise = Noise::new(sampling, position);
-    let choice = if sampling.top_k > 0 || sampling.top_p < 1.0 || sampling.min_p > 0.0 {
+    let choice = if sampling.is_filtered() {
         choose_on_host(&read_back(logits).await?, allowed, sampling, &noise)?
     } else {
         choose_on_device(logits, allowed, sampling, &noise).await?
@@ -105,40 +108,10 @@ fn choose_on_host(
     sampling: &Sampling,
     noise: &Noise,
 ) -> Result<Choice> {
-    let is_allowed = |id: u32| allowed.is_none_or(|set| set.contains(id));
-    let mut order: Vec<u32> = (0..logits.len() as u32).filter(|id| is_allowed(*id)).collect();
-    let logit = |id: u32| logits[id as usize];
-    order.sort_by(|a, b| logit(*b).total_cmp(&logit(*a)).then(a.cmp(b)));
-    let Some(best) = order.first().copied() else {
-        return Err(Error::internal("no token is allowed"));
-    };
-    let log_sum = |scale: f32| -> f32 {
-        let sum: f64 = order.iter().map(|id| f64::from((logit(*id) - logit(best)) / scale).exp()).sum();
-        sum.ln() as f32
-    };
-    let total = log_sum(1.0) + logit(best);
-    if sampling.temperature <= 0.0 {
-        return Ok(Choice { id: best, logprob: logit(best) - total });
-    }
-    let temperature = sampling.temperature;
-    // Each token's probability at this temperature, relative to the best one's.
-    let relative = |id: u32| ((logit(id) - logit(best)) / temperature).exp();
-    let mut kept = if sampling.top_k > 0 { sampling.top_k.min(order.len()) } else { order.len() };
-    if sampling.top_p < 1.0 {
-        let whole: f32 = order[..kept].iter().map(|id| relative(*id)).sum();
-        let mut sum = 0.0;
-        let enough = order[..kept].iter().position(|id| {
-            sum += relative(*id);
-            sum >= sampling.top_p * whole
-        });
-        kept = enough.map_or(kept, |place| place + 1);
-    }
-    if sampling.min_p > 0.0 {
-        kept = order[..kept].iter().take_while(|id| relative(**id) >= sampling.min_p).count().max(1);
-    }
-    let score = |id: u32| logit(id) / temperature + noise.of(id);
-    let id = order[..kept].iter().copied().max_by(|a, b| score(*a).total_cmp(&score(*b))).unwrap_or(best);
-    Ok(Choice { id, logprob: logit(id) - total })
+    let score = |own: &Choice| logits[own.id as usize] / sampling.temperature + noise.of(own.id);
+    let kept = warp(logits, allowed, sampling);
+    let best = kept.into_iter().max_by(|a, b| score(a).total_cmp(&score(b)));
+    best.ok_or_else(|| Error::internal("no token is allowed"))
 }
 
 /// Gumbel noise of one position.
@@ -220,13 +193,15 @@ mod tests {
         let allowed = set(300, &(0..300).filter(|id| id % 3 != 0).collect::<Vec<_>>());
         for position in 0..50 {
             let on_device = Sampling { temperature: 0.8, seed: 9, key: [1, 2, 3], ..Sampling::default() };
-            let on_host = Sampling { top_k: 300, ..on_device };
+            // Filters that drop nothing here.
+            let on_host = Sampling { top_k: 300, min_p: 1e-9, ..on_device };
             let (a, b) = (
                 chosen(&logits, Some(&allowed), &on_device, position),
                 chosen(&logits, Some(&allowed), &on_host, position),
             );
             assert_eq!(a.id, b.id);
-            assert!((a.logprob - b.logprob).abs() < 1e-5);
+            let logs = allowed.iter().map(|id| f64::from(logits[id as usize] / 0.8).exp()).sum::<f64>().ln();
+            assert!((f64::from(logits[b.id as usize] / 0.8) - logs - f64::from(b.logprob)).abs() < 1e-5);
         }
     }
 
@@ -245,6 +220,40 @@ mod tests {
         assert_eq!(seen(Sampling { top_p: 0.7, ..plain }), [true, true, false, false]);
         assert_eq!(seen(Sampling { top_p: 0.9, ..plain }), [true, true, true, false]);
         assert_eq!(seen(Sampling { min_p: 0.25, ..plain }), [true, true, true, false]);
+    }
+
+    /// The frequencies are those of the reported probabilities, and nothing else is drawn.
+    #[test]
+    fn filtered_samples_follow_what_is_reported() {
+        let logits: Vec<f32> = (0..12).map(|i| (i * 7 % 12) as f32 / 3.0).collect();
+        let allowed = set(12, &(0..12).filter(|id| id % 4 != 1).collect::<Vec<_>>());
+        let plain = Sampling { temperature: 1.3, seed: 8, ..Sampling::default() };
+        for sampling in [
+            Sampling { top_k: 4, ..plain },
+            Sampling { top_p: 0.8, ..plain },
+            Sampling { min_p: 0.2, ..plain },
+            Sampling { top_k: 6, top_p: 0.9, min_p: 0.1, ..plain },
+        ] {
+            let (mut counts, mut wanted) = ([0f64; 12], [0f64; 12]);
+            for position in 0..4000 {
+                let choice = chosen(&logits, Some(&allowed), &sampling, position);
+                assert!(allowed.contains(choice.id));
+                counts[choice.id as usize] += 1.0 / 4000.0;
+                wanted[choice.id as usize] = f64::from(choice.logprob).exp();
+            }
+            assert!((wanted.iter().sum::<f64>() - 1.0).abs() < 1e-5, "{wanted:?}");
+            for (count, wanted) in counts.iter().zip(wanted) {
+                assert!((count - wanted).abs() < 0.03, "{sampling:?}: {count} instead of {wanted}");
+            }
+        }
+    }
+
+    #[test]
+    fn greedy_needs_no_filter() {
+        let logits = [1.0, 3.0, 2.0];
+        let greedy = Sampling::default();
+        let filtered = Sampling { top_k: 1, top_p: 0.1, min_p: 0.9, ..greedy };
+        assert_eq!(chosen(&logits, None, &filtered, 0), chosen(&logits, None, &greedy, 0));
     }
 
     #[test]
