@@ -148,7 +148,9 @@ mod tests {
         let vectors: Vec<Vec<f32>> =
             (0..1000).map(|_| (0..width).map(|_| random.normal() as f32).collect()).collect();
         let mut index = Dense::new(width);
-        vectors.iter().for_each(|vector| index.push(vector).unwrap());
+        for vector in &vectors {
+            index.push(vector).unwrap();
+        }
         let query: Vec<f32> = (0..width).map(|_| random.normal() as f32).collect();
         let dot = |a: &[f32], b: &[f32]| -> f64 {
             a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()

@@ -297,7 +297,9 @@ impl SftConfig {
                 "encoder.scale is above 0",
             ),
             (
-                self.encoder.as_ref().is_some_and(|encoder| !(encoder.slowness >= 1.0)),
+                self.encoder
+                    .as_ref()
+                    .is_some_and(|encoder| !encoder.slowness.is_finite() || encoder.slowness < 1.0),
                 "encoder.slowness is at least 1",
             ),
             (self.data.questions_per_prompt == 0, "data.questions_per_prompt is at least 1"),

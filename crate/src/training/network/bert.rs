@@ -122,6 +122,7 @@ impl Workspace {
     }
 
     /// Replaces `dx`, the gradient of the block's output, by that of its input.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn bert_block_backward(
         &mut self,
         layout: &Layout,
