@@ -102,6 +102,10 @@ fn options(arguments: &Arguments, own: Option<&Manifest>) -> Result<PackOptions>
     });
     let name = if own.is_none() { folder_name } else { None };
     let own = PackOptions::of(own);
+    let mut training = own.training;
+    // As it was typed: what made a bundle stands in its manifest.
+    let typed: Vec<String> = std::env::args().skip(1).collect();
+    training.commands.push(format!("memory-r1 {}", typed.join(" ")));
     let licence = arguments.licence.clone().unwrap_or(own.licence);
     if licence.is_empty() {
         return Err(Error::invalid("under which licence are the weights? give --licence"));
@@ -116,7 +120,7 @@ fn options(arguments: &Arguments, own: Option<&Manifest>) -> Result<PackOptions>
         manager_candidates: arguments.manager_candidates.unwrap_or(own.manager_candidates),
         fact_threshold: arguments.fact_threshold.unwrap_or(own.fact_threshold),
         licence,
-        training: own.training,
+        training,
     })
 }
 

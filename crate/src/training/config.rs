@@ -377,13 +377,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_committed_configuration_is_read_and_senseless_ones_are_refused() {
-        let text = include_str!("../../../configs/nano.toml");
-        let config = SftConfig::parse(text).unwrap();
-        assert_eq!(SftConfig::parse(&toml::to_string(&config).unwrap()).unwrap(), config);
+    fn the_committed_configurations_are_read_and_senseless_ones_are_refused() {
+        let text = include_str!("../../../configs/situations.toml");
+        for text in
+            [text, include_str!("../../../configs/nano.toml"), include_str!("../../../configs/prefix.toml")]
+        {
+            let config = SftConfig::parse(text).unwrap();
+            assert_eq!(SftConfig::parse(&toml::to_string(&config).unwrap()).unwrap(), config);
+        }
         for (from, to, word) in [
             ("max_steps", "max_stepz", "max_stepz"),
-            ("seed = 1", "seed = -1", "seed"),
+            ("seed = 23", "seed = -1", "seed"),
             ("head_dim = 64", "head_dim = 63", "model"),
             ("learning_rate = ", "learning_rate = -", "learning_rate"),
             ("share = 0.3", "share = 1.5", "freeform.share"),
