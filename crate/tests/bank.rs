@@ -70,7 +70,7 @@ fn receipt(text: &str, minute: i64) -> Receipt {
         model: "fixture".into(),
         probability: 1.0 / (3.0 + minute as f64),
         id_probability: None,
-        fact_probability: Some(0.5),
+        fact_probability: None,
         seed: 5,
         known: false,
     }
