@@ -37,7 +37,7 @@ pub(super) struct Arguments {
     /// How many cases, a quarter of each operation.
     #[arg(long, value_name = "N", default_value_t = 200, requires = "ops")]
     cases: usize,
-    /// Also write the situations that people wrote and no training reads, as cases for `eval ops`.
+    /// Also write the situations written one by one that no training reads, as cases for `eval ops`.
     #[arg(long, value_name = "FILE", conflicts_with = "shapes")]
     held_out: Option<PathBuf>,
     /// The fewest and the most sessions of a conversation.
