@@ -120,6 +120,21 @@ fn facts_are_decided_in_order_on_a_staged_bank_and_appended_at_once() {
     assert_eq!(receipt.model, "f".repeat(64));
 }
 
+/// The scripted model's chosen tokens have the probabilities e^-0.5 and e^-0.25.
+#[test]
+fn facts_below_the_models_threshold_are_left_out_before_any_decision() {
+    let wanted = (-0.375f64).exp();
+    let sure = ScriptedModel::doubting(wanted - 0.01, obedient);
+    let results = add(&agent(&sure), "Has a dog").unwrap();
+    let receipt = results[0].receipt.as_ref().unwrap();
+    assert!((receipt.fact_probability.unwrap() - wanted).abs() < 1e-6);
+    let unsure = ScriptedModel::doubting(wanted + 0.01, obedient);
+    let doubting = agent(&unsure);
+    assert_eq!(add(&doubting, "Has a dog").unwrap(), []);
+    assert!(unsure.bodies("extract").len() == 1 && unsure.bodies("manage").is_empty());
+    assert!(texts(&doubting, &Scope::user("ann")).is_empty());
+}
+
 #[test]
 fn a_failure_or_an_abort_in_the_middle_appends_nothing() {
     let model = ScriptedModel::new(obedient);

@@ -221,6 +221,10 @@ fn eval_quantization_compares_every_format_with_f32() {
         (&manifest["quantization"], &manifest["embedding_quantization"]),
         (&"q4".into(), &"q8".into())
     );
+    let typed = manifest["training"]["commands"].as_array().unwrap().last().unwrap();
+    assert_eq!(*typed, format!("memory-r1 {} --json", pack.join(" ")));
+    let wrong = failure(&[&pack[..], &["--fact-threshold", "1.5"]].concat());
+    assert!(wrong.contains("INVALID_ARGUMENT") && wrong.contains("1.5"), "{wrong}");
     let plain = String::from_utf8(memory_r1(&command).stdout).unwrap();
     assert!(plain.starts_with("weights") && plain.contains("mean KL"), "{plain}");
 }

@@ -105,6 +105,13 @@ fn a_newer_format_is_told_from_a_broken_one() {
     let newer = text.replace("\"format_version\": 1", "\"format_version\": 2");
     files.insert(MANIFEST.into(), newer.into_bytes());
     assert_eq!(refusal(&files).code(), ErrorCode::ModelUnsupported);
+    // A bundle of before there was a threshold believes all; one that is no probability is damaged.
+    assert!(!text.contains("fact_threshold"));
+    files.insert(MANIFEST.into(), text.clone().into_bytes());
+    assert!(load(&files).unwrap().info().fact_threshold.abs() < f64::EPSILON);
+    let wrong = text.replacen('{', "{ \"fact_threshold\": 1.5,", 1);
+    files.insert(MANIFEST.into(), wrong.into_bytes());
+    assert!(refusal(&files).message().contains("fact_threshold"));
     files.insert(MANIFEST.into(), text.as_bytes()[..text.len() / 2].to_vec());
     assert_eq!(refusal(&files).code(), ErrorCode::ModelIntegrity);
     files.remove(MANIFEST);

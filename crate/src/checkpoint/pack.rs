@@ -80,6 +80,12 @@ impl PackOptions {
 /// as they are, licences, notices and model cards as they are, and the manifest. `B` computes the
 /// self-check's logits: the CPU backend, so that every other one is measured against it.
 pub async fn pack<B: Kernels>(folder: &Files, options: &PackOptions, device: &B::Device) -> Result<Files> {
+    if !(0.0..1.0).contains(&options.fact_threshold) {
+        return Err(Error::invalid(format!(
+            "a threshold of facts is in 0..1, not {}",
+            options.fact_threshold
+        )));
+    }
     let config = read_config(folder)?;
     let weights = read_weights(&config, folder)?;
     let tensors = weights

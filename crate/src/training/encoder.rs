@@ -70,6 +70,12 @@ impl Encoder {
         self.places.get(word).copied()
     }
 
+    /// All vectors, one behind the other.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> &[f32] {
+        &self.vectors
+    }
+
     /// The vector at a place.
     pub(super) fn vector(&self, place: usize) -> &[f32] {
         &self.vectors[place * self.width..][..self.width]
@@ -137,9 +143,10 @@ impl Encoder {
             if token.starts_with(' ') {
                 add(&space);
             }
-            let mut letters = token.trim_start().chars();
-            if letters.next().is_some_and(char::is_uppercase) {
-                add(if letters.next().is_some_and(char::is_uppercase) { &capitals } else { &capital });
+            match capitals_of(token) {
+                0 => {}
+                1 => add(&capital),
+                _ => add(&capitals),
             }
             row.iter_mut().zip(values).for_each(|(place, value)| *place = (value * config.scale) as f32);
         }
@@ -149,6 +156,11 @@ impl Encoder {
         tracing::info!(tokens = known.len(), "embeddings begin as the encoder's");
         Ok(())
     }
+}
+
+/// How many capitals a token begins with, two at most: `moved`, `Moved`, `MOVED`.
+pub(super) fn capitals_of(token: &str) -> usize {
+    token.trim_start().chars().take(2).take_while(|letter| letter.is_uppercase()).count()
 }
 
 /// The directions in which `rows` differ most, by orthogonal iteration on their covariance.

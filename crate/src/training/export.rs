@@ -9,6 +9,7 @@ use super::config::SftConfig;
 use super::run_folder::{read_files, write_files};
 use crate::checkpoint::{PackOptions, Quantization, TrainingRun, pack};
 use crate::error::Result;
+use crate::nn::Family;
 
 const LICENCES: [(&str, &str); 2] = [
     ("LICENSE-MIT", include_str!("../../../LICENSE-MIT")),
@@ -16,10 +17,17 @@ const LICENCES: [(&str, &str); 2] = [
 ];
 
 /// What Apache 2.0 asks of who passes on what was made of an encoder.
-const NOTICE: &str = "\
+const NOTICE_OF_WORDS: &str = "\
 The token embeddings of this model began as the word vectors of all-MiniLM-L6-v2
 (sentence-transformers), which is licensed under the Apache License 2.0: see LICENSE-APACHE.
 They were projected onto their principal components, and trained further.
+";
+
+/// The same where its layers were taken too.
+const NOTICE_OF_LAYERS: &str = "\
+The token embeddings and the layers of this model began as those of all-MiniLM-L6-v2
+(sentence-transformers), which is licensed under the Apache License 2.0: see LICENSE-APACHE.
+They were trained further.
 ";
 
 /// Packs a model folder, or a checkpoint, of a run into `out` and returns the bundle's size in
@@ -70,7 +78,9 @@ pub fn export(
         files.insert(name.to_owned(), text.as_bytes().to_vec());
     }
     if encoder {
-        files.insert("NOTICE".to_owned(), NOTICE.as_bytes().to_vec());
+        let is_whole = config.model.family == Family::Bert;
+        let notice = if is_whole { NOTICE_OF_LAYERS } else { NOTICE_OF_WORDS };
+        files.insert("NOTICE".to_owned(), notice.as_bytes().to_vec());
     }
     let bundle = futures_lite::future::block_on(pack::<Flex>(&files, &options, &FlexDevice))?;
     write_files(out, &bundle)?;

@@ -65,7 +65,7 @@ pub fn run(config: &SftConfig, resume: bool, stop: &Cancel) -> Result<Outcome> {
         (None, None) => None,
     };
     let (examples, held_out, tokenizer) = prepare(config, files, &words)?;
-    layout.config.block_token_id = block_token(&config.model, &tokenizer.tokenizer)?;
+    layout.config.block_token_id = tokenizer.block_token_id;
     let state = if let Some((state, _)) = saved {
         state
     } else {
@@ -108,6 +108,8 @@ fn row_rates(encoder: &EncoderConfig, tokenizer: &Tokenizer) -> Result<Vec<f32>>
 struct NanoTokenizer {
     files: TokenizerFiles,
     tokenizer: Arc<Tokenizer>,
+    /// Where the network reads a prompt in blocks, the token that ends the first.
+    block_token_id: Option<u32>,
 }
 
 /// Examples to learn from, examples to validate on, and the tokenizer of both.
@@ -131,7 +133,6 @@ fn prepare(
     let mut validation = cases(data, 1, validation);
     let freeform = freeform::cases(data)?;
     let context = config.model.max_position_embeddings;
-    let mut model = config.model.clone();
     let train_vocabulary = || {
         let words: Vec<String> = words.iter().map(|word| format!(" {word}")).collect();
         let words = words.iter().flat_map(|word| std::iter::repeat_n(word.as_str(), ENCODER_WORDS));
@@ -149,7 +150,8 @@ fn prepare(
     let tokenizer =
         Arc::new(Tokenizer::from_bytes(files.tokenizer.as_bytes(), Some(files.config.as_bytes()), None)?);
     let template = ChatTemplate::new(Some(files.config.as_bytes()), None)?;
-    model.block_token_id = block_token(&model, &tokenizer)?;
+    let block_token_id = block_token(&config.model, &tokenizer)?;
+    let model = DecoderConfig { block_token_id, ..config.model.clone() };
     let (examples, left_out) = tokenize(&training, &tokenizer, &template, &model)?;
     let (held_out, _) = tokenize(&validation, &tokenizer, &template, &model)?;
     if examples.is_empty() {
@@ -166,7 +168,7 @@ fn prepare(
         info!(examples = own.len(), tokens, "{name}: {kinds:?}");
     }
     info!(left_out, seconds = started.elapsed().as_secs_f64(), "examples are ready");
-    Ok((examples, held_out, NanoTokenizer { files, tokenizer }))
+    Ok((examples, held_out, NanoTokenizer { files, tokenizer, block_token_id }))
 }
 
 /// The token that ends the first block of a prompt, where the network reads blocks: a prompt's last
@@ -473,6 +475,36 @@ mod tests {
         assert!(manifest.training.commands[2].ends_with("/nano --quantize q4 --embedding q8"));
         files.get_mut("model.safetensors").unwrap()[1000] ^= 1;
         assert!(crate::checkpoint::verify(&files).is_err());
+    }
+
+    /// Prompts in two blocks through the whole run; what it writes is what a generator reads.
+    #[test]
+    fn a_prefix_model_trains_and_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut own = config(&folder.path().join("run"));
+        own.model.family = Family::Bert;
+        own.model.num_key_value_heads = own.model.num_attention_heads;
+        (own.loss.prompt, own.data.freeform) = (0.0, None);
+        (own.max_steps, own.learning_rate) = (2, 1e-3);
+        let outcome = run(&own, false, &Cancel::default()).unwrap();
+        let files = crate::training::run_folder::read_files(&outcome.path).unwrap();
+        let decoder =
+            crate::checkpoint::read_decoder::<burn::backend::Flex>(&files, &Default::default()).unwrap();
+        let line_break = decoder.config().block_token_id.unwrap();
+
+        let (examples, _, tokenizer) = prepare(&own, None, &[]).unwrap();
+        assert_eq!(tokenizer.tokenizer.encode("\n").unwrap(), [line_break]);
+        let answer = examples.iter().find(|example| example.branches.len() > 1).unwrap();
+        let tree = answer.tree();
+        assert_eq!(answer.inputs()[tree.stem - 1], line_break);
+        for (branch, prompt) in answer.branches.iter().zip(tree.prompts.unwrap()) {
+            let whole = answer.prompt(branch);
+            assert_eq!(decoder.config().first_block(&whole), tree.stem);
+            assert_eq!(whole.len(), tree.stem + prompt);
+        }
+        own.loss.prompt = 0.1;
+        let text = toml::to_string(&own).unwrap();
+        assert!(SftConfig::parse(&text).unwrap_err().message().contains("loss.prompt"));
     }
 
     /// Other dialogues and hardly a step: the vocabulary is the model's own, and so are the weights.

@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use super::config::EncoderConfig;
-use super::encoder::Encoder;
+use super::encoder::{Encoder, capitals_of};
 use super::network::Layout;
 use super::run_folder::read_shaped;
 use crate::error::{Error, Result};
@@ -100,9 +100,10 @@ fn embed(
         if !token.starts_with(' ') {
             add(&joined);
         }
-        let mut letters = token.trim_start().chars();
-        if letters.next().is_some_and(char::is_uppercase) {
-            add(if letters.next().is_some_and(char::is_uppercase) { &capitals } else { &capital });
+        match capitals_of(&token) {
+            0 => {}
+            1 => add(&capital),
+            _ => add(&capitals),
         }
         row.iter_mut().zip(values).for_each(|(place, value)| *place = value as f32);
     }
@@ -117,6 +118,10 @@ fn misfit(path: &Path, name: &str, own: &[usize], wanted: &[usize]) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::{Quantization, write_weights};
+    use crate::nn::{DecoderConfig, Family};
+    use crate::training::TokenizerFiles;
+    use crate::training::encoder::tests::write_encoder;
 
     #[test]
     fn a_table_is_cut_or_goes_on_with_its_last_rows() {
@@ -130,5 +135,74 @@ mod tests {
         let mut shorter = table;
         lengthen(&mut shorter, 1, 3);
         assert_eq!(shorter, [0.0, 1.0, 2.0]);
+    }
+
+    /// An encoder of two layers in Sentence Transformers' names, and a language model of its first one.
+    #[test]
+    fn layers_and_words_begin_as_the_encoders_and_the_head_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        write_encoder(folder.path());
+        let texts = vec!["I moved to Lyon. Moved? moved! I went to a dog, dog. Went. I went Moved"; 20];
+        let files = TokenizerFiles::train(&texts, 285, 64).unwrap();
+        let tokenizer =
+            Tokenizer::from_bytes(files.tokenizer.as_bytes(), Some(files.config.as_bytes()), None).unwrap();
+        let model = |layers: usize, positions: usize| DecoderConfig {
+            family: Family::Bert,
+            vocab_size: 285,
+            hidden_size: 24,
+            num_hidden_layers: layers,
+            num_attention_heads: 4,
+            num_key_value_heads: 4,
+            head_dim: 6,
+            intermediate_size: 32,
+            max_position_embeddings: positions,
+            ..DecoderConfig::nano()
+        };
+        let words = Encoder::load(folder.path()).unwrap();
+        let other = Layout::new(model(2, 9)).unwrap();
+        let values = other.initialize(8);
+        let mut tensors =
+            vec![("embeddings.word_embeddings.weight".to_owned(), vec![9, 24], words.all().to_vec())];
+        for tensor in &other.tensors {
+            let Some(name) =
+                tensor.name.strip_prefix("bert.").filter(|_| tensor.range() != other.embedding())
+            else {
+                continue;
+            };
+            tensors.push((name.to_owned(), tensor.shape.clone(), values[tensor.range()].to_vec()));
+        }
+        let views =
+            tensors.iter().map(|(name, shape, values)| (&**name, &shape[..], &values[..], Quantization::F32));
+        std::fs::write(folder.path().join(WEIGHTS), write_weights(views).unwrap()).unwrap();
+
+        let own = EncoderConfig { folder: folder.path().to_owned(), words: 4, scale: 0.3, slowness: 1.0 };
+        let begin = |layout: &Layout| {
+            let fresh = layout.initialize(1);
+            let mut parameters = fresh.clone();
+            let done = initialize(&words, &own, layout, &tokenizer, 1, &mut parameters);
+            done.map(|()| (fresh, parameters))
+        };
+        let layout = Layout::new(model(1, 6)).unwrap();
+        let (fresh, parameters) = begin(&layout).unwrap();
+        for tensor in layout.tensors.iter().filter(|tensor| tensor.range() != layout.embedding()) {
+            let begun = &parameters[tensor.range()];
+            if tensor.name.starts_with("cls.") {
+                assert_eq!(begun, &fresh[tensor.range()], "{}", tensor.name);
+            } else {
+                let theirs = other.tensors.iter().find(|their| their.name == tensor.name).unwrap();
+                assert_eq!(begun, &values[theirs.range()][..tensor.len()], "{}", tensor.name);
+            }
+        }
+        let &[dog] = &tokenizer.encode(" dog").unwrap()[..] else { panic!("a token") };
+        let row = &parameters[layout.embedding()][dog as usize * 24..][..24];
+        let theirs = words.vector(words.word("dog").unwrap());
+        let distance = row.iter().zip(theirs).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
+        let length = theirs.iter().map(|value| value * value).sum::<f32>().sqrt();
+        assert!(distance > 0.0 && distance < 0.3 * length, "{distance} of {length}");
+
+        // A layer that the encoder has not, and another width.
+        assert!(begin(&Layout::new(model(3, 6)).unwrap()).unwrap_err().message().contains("encoder.layer.2"));
+        let wide = DecoderConfig { hidden_size: 32, head_dim: 8, ..model(1, 6) };
+        assert!(begin(&Layout::new(wide).unwrap()).unwrap_err().message().contains("hidden_size"));
     }
 }

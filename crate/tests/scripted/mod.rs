@@ -25,6 +25,18 @@ impl ScriptedModel {
         Self::with_context(8192, script)
     }
 
+    /// Believes a list of facts only where its tokens have this mean probability: its own is 0.687.
+    pub(crate) fn doubting(
+        fact_threshold: f64,
+        script: impl FnMut(&str, &str) -> Result<String> + 'static,
+    ) -> Rc<Self> {
+        let mut model = Self::new(script);
+        if let Some(own) = Rc::get_mut(&mut model) {
+            own.info.fact_threshold = fact_threshold;
+        }
+        model
+    }
+
     /// Prompts longer than `context` bytes do not fit.
     pub(crate) fn with_context(
         context: usize,

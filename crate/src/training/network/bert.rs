@@ -2,9 +2,8 @@
 //! a table of positions, GELU, and the head of its masked language model.
 
 use super::backward::Linear;
-use super::forward::Tree;
-use super::forward::{Activations, Batch, Workspace, attention, room, sum_rows};
-use super::layout::{BertBlock, BertParts, Layout};
+use super::forward::{Activations, Batch, Tree, Workspace, attention, room, sum_rows};
+use super::layout::{BertBlock, BertParts, Layout, Norm};
 use super::math::{Into, View, gelu, gelu_backward, layer_norm, layer_norm_backward, matmul, wide};
 
 /// `out = input weight^T + bias`, where the weight at `weight` is `[rows, cols]`.
@@ -29,6 +28,22 @@ fn add(to: &mut [f32], from: &[f32]) {
         #[inline(always)]
         || to.iter_mut().zip(from).for_each(|(to, from)| *to += from),
     );
+}
+
+/// Through a layer norm backwards: adds the gradients of its factors and summands, and writes that of
+/// its input. `hat` and `inverse` are what it kept.
+fn norm_backward(
+    norm: Norm,
+    parameters: &[f32],
+    gradient: &mut [f32],
+    dx: &mut [f32],
+    dy: &[f32],
+    (hat, inverse): (&[f32], &[f32]),
+) {
+    let width = hat.len() / inverse.len().max(1);
+    let (gain, _) = norm.of(parameters, width);
+    let (dgain, dbias) = norm.of_mut(gradient, width);
+    layer_norm_backward(dx, dgain, dbias, dy, hat, gain, inverse);
 }
 
 impl Workspace {
@@ -71,9 +86,7 @@ impl Workspace {
         let hidden = layout.config.hidden_size;
         let n = batch.tokens.len();
         let dsum = room(&mut self.dmixed, n * hidden);
-        let gain = &parameters[parts.norm.gain..][..hidden];
-        let (dgain, dbias) = parts.norm.of_mut(gradient, hidden);
-        layer_norm_backward(dsum, dgain, dbias, dx, &self.first_hat, gain, &self.first_inverse);
+        norm_backward(parts.norm, parameters, gradient, dsum, dx, (&self.first_hat, &self.first_inverse));
         sum_rows(&mut gradient[parts.segment..][..hidden], &self.dmixed);
         let positions = batch.trees.iter().flat_map(Tree::positions);
         for ((row, &token), position) in self.dmixed.chunks_exact(hidden).zip(&batch.tokens).zip(positions) {
@@ -139,9 +152,7 @@ impl Workspace {
         let linear = Linear { parameters, n };
         // Through the second norm, the feed-forward part, and the sum with what it read.
         let dsum = room(&mut self.dnormed, n * hidden);
-        let gain = &parameters[at.norm2.gain..][..hidden];
-        let (dgain, dbias) = at.norm2.of_mut(gradient, hidden);
-        layer_norm_backward(dsum, dgain, dbias, dx, &a.normed2, gain, &a.inverse2);
+        norm_backward(at.norm2, parameters, gradient, dsum, dx, (&a.normed2, &a.inverse2));
         sum_rows(&mut gradient[at.down_bias..][..hidden], dsum);
         let dgated = room(&mut self.dgated, n * inner);
         linear.backward(gradient, at.down, [hidden, inner], dsum, &a.gated, dgated);
@@ -151,9 +162,7 @@ impl Workspace {
         add(dx, &self.dnormed);
         // The same of attention.
         let dsum = room(&mut self.dnormed, n * hidden);
-        let gain = &parameters[at.norm1.gain..][..hidden];
-        let (dgain, dbias) = at.norm1.of_mut(gradient, hidden);
-        layer_norm_backward(dsum, dgain, dbias, dx, &a.normed1, gain, &a.inverse1);
+        norm_backward(at.norm1, parameters, gradient, dsum, dx, (&a.normed1, &a.inverse1));
         sum_rows(&mut gradient[at.output_bias..][..hidden], dsum);
         let dmixed = room(&mut self.dmixed, n * hidden);
         linear.backward(gradient, at.output, [hidden, hidden], &self.dnormed, &a.mixed, dmixed);
@@ -185,9 +194,14 @@ impl Workspace {
     ) {
         let hidden = layout.config.hidden_size;
         let dafter = room(&mut self.dmixed, count * hidden);
-        let gain = &parameters[parts.transform_norm.gain..][..hidden];
-        let (dgain, dbias) = parts.transform_norm.of_mut(gradient, hidden);
-        layer_norm_backward(dafter, dgain, dbias, &self.dnormed, &self.head_hat, gain, &self.inverse);
+        norm_backward(
+            parts.transform_norm,
+            parameters,
+            gradient,
+            dafter,
+            &self.dnormed,
+            (&self.head_hat, &self.inverse),
+        );
         gelu_backward(dafter, &self.head_before);
         sum_rows(&mut gradient[parts.transform_bias..][..hidden], dafter);
         let dpicked = room(&mut self.dpicked, count * hidden);
