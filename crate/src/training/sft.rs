@@ -489,7 +489,7 @@ mod tests {
         let outcome = run(&own, false, &Cancel::default()).unwrap();
         let files = crate::training::run_folder::read_files(&outcome.path).unwrap();
         let decoder =
-            crate::checkpoint::read_decoder::<burn::backend::Flex>(&files, &Default::default()).unwrap();
+            crate::checkpoint::read_decoder::<burn::backend::Flex>(&files, &burn_flex::FlexDevice).unwrap();
         let line_break = decoder.config().block_token_id.unwrap();
 
         let (examples, _, tokenizer) = prepare(&own, None, &[]).unwrap();
