@@ -18,7 +18,7 @@ use memory_r1::bank::{
     seeded_journal_id,
 };
 use memory_r1::error::{Error, ErrorCode, Result};
-use memory_r1::evaluation::{read_cases, run_places};
+use memory_r1::evaluation::{read_cases, run_case, run_places, with_given_facts};
 use memory_r1::generation::{Cancel, Sampling};
 use memory_r1::store::{InMemoryStore, ScopeLock, Store};
 use scripted::ScriptedModel;
@@ -347,10 +347,62 @@ fn a_long_turn_is_read_in_windows_and_nothing_is_lost() {
         let before = [turn("bob", &"Hello there. ".repeat(100)), turn("bob", "So?")];
         let extractor = Extractor::new(model.clone());
         let cancel = Cancel::default();
-        let facts = block_on(extractor.extract(&before, &said, Sampling::default(), &cancel)).unwrap();
+        let facts = block_on(extractor.extract(&[], &before, &said, Sampling::default(), &cancel)).unwrap();
         assert_eq!(facts.iter().map(|fact| fact.text.clone()).collect::<Vec<_>>(), sentences);
         assert!(facts.iter().all(|fact| fact.said.content.contains(&fact.text)));
         assert!(model.bodies("extract").len() > 5);
+    }
+}
+
+#[test]
+fn a_manager_can_be_given_the_fact_of_a_case() {
+    let lines = [
+        r#"{"id":"a","memories":[{"id":"m","text":"Owns a bicycle"}],"turn":{"speaker":"ann","text":"Gone!","timestamp":"2024-01-01T00:00:00Z"},"accept":[{"op":"DELETE","target":"m","contains":[]}],"fact":"DELETE bicycle"}"#,
+        r#"{"id":"b","memories":[],"turn":{"speaker":"ann","text":"Likes tea","timestamp":"2024-01-01T00:00:00Z"},"accept":[{"op":"NOOP","target":null,"contains":[]}]}"#,
+    ];
+    let model = ScriptedModel::new(obedient);
+    let models = Models::one(model.clone());
+    for case in read_cases(lines.join("\n").as_bytes()).unwrap() {
+        let given = with_given_facts(&models, &case);
+        assert!(block_on(run_case(&given, &case, 0, &Cancel::default())).unwrap().passed);
+        // On its own the model takes the turn for a fact.
+        assert!(!block_on(run_case(&models, &case, 0, &Cancel::default())).unwrap().passed);
+    }
+    assert_eq!(model.bodies("extract").len(), 2);
+}
+
+#[test]
+fn the_extractor_is_shown_what_the_speaker_has_to_do_with_the_turn() {
+    let model = ScriptedModel::with_extractor_candidates(2, 8192, obedient);
+    let agent = agent(&model);
+    add(&agent, "Likes green tea. Plays chess. Owns a red bicycle").unwrap();
+    assert_eq!(model.bodies("extract"), ["> ann: Likes green tea. Plays chess. Owns a red bicycle"]);
+    let scope = Scope::user("ann");
+    let both = [turn("bob", "Owns a bicycle too"), turn("ann", "Sold the bicycle")];
+    block_on(agent.add(&both, &scope, &AddOptions::default())).unwrap();
+    // Another speaker's memories are not shown, and the turns of one call see one bank.
+    assert_eq!(
+        model.bodies("extract")[1..],
+        [
+            "> bob: Owns a bicycle too",
+            "- Plays chess\n- Owns a red bicycle\nbob: Owns a bicycle too\n> ann: Sold the bicycle"
+        ]
+    );
+
+    // Where they do not fit they go, the worst first, and then the context.
+    for (context, wanted) in [
+        (40, "- Has b\nbob: So?\n> ann: Nothing at all"),
+        (34, "bob: So?\n> ann: Nothing at all"),
+        (27, "> ann: Nothing at all"),
+    ] {
+        let model = ScriptedModel::with_extractor_candidates(2, context, obedient);
+        let extractor = Extractor::new(model.clone());
+        let (memories, before) = (["Has c", "Has a", "Has b"].map(str::to_owned), [turn("bob", "So?")]);
+        let said = turn("ann", "Nothing at all");
+        let facts =
+            block_on(extractor.extract(&memories, &before, &said, Sampling::default(), &Cancel::default()));
+        assert_eq!(facts.unwrap().len(), 1);
+        assert_eq!(model.bodies("extract"), [wanted]);
     }
 }
 

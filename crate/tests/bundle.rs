@@ -7,7 +7,8 @@ use burn::backend::flex::FlexDevice;
 use burn::backend::{Autodiff, Flex};
 use futures_lite::future::block_on;
 use memory_r1::checkpoint::{
-    Files, MANIFEST, Manifest, PackOptions, Quantization, TrainingRun, pack, verify, write_decoder,
+    Files, MANIFEST, Manifest, PackOptions, Quantization, TrainingRun, add_extractor, extractor, pack,
+    verify, write_decoder,
 };
 use memory_r1::error::{Error, ErrorCode};
 use memory_r1::generation::{
@@ -127,6 +128,7 @@ fn options() -> PackOptions {
         context_length: Some(200),
         candidates_per_speaker: 12,
         manager_candidates: 5,
+        extractor_candidates: 0,
         fact_threshold: 0.0,
         licence: "MIT OR Apache-2.0".into(),
         training: TrainingRun { run: "none".into(), commands: vec!["a test made it".into()] },
@@ -194,6 +196,71 @@ fn a_quantised_bundle_is_told_what_is_wrong_with_it() {
         "the tensor model.embed_tokens.weight has the shape [262, 24], quantised, instead of [263, 16], \
          [263, 24], [263, 32]"
     );
+}
+
+/// A second model in the first's folder, under names of its own.
+#[test]
+fn a_bundle_may_have_an_extractor_of_its_own() {
+    let packed = |quantization, options: PackOptions| {
+        block_on(pack::<Flex>(&committed(), &PackOptions { quantization, ..options }, &FlexDevice)).unwrap()
+    };
+    let mut bundle = packed(Quantization::F16, options());
+    let alone = load(&bundle).unwrap().info().fingerprint.clone();
+    assert!(extractor(&bundle).unwrap().is_none());
+    let training = TrainingRun { run: "second".into(), commands: vec!["first of all".into()] };
+    let own = PackOptions {
+        extractor_candidates: 3,
+        fact_threshold: 0.5,
+        context_length: Some(128),
+        training,
+        ..options()
+    };
+    let mut other = packed(Quantization::Q8, own);
+    other.insert("NOTICE".into(), b"of the second".to_vec());
+    let text = String::from_utf8(other[MANIFEST].clone()).unwrap();
+    other.insert(MANIFEST.into(), text.clone().into());
+    add_extractor(&mut bundle, &other).unwrap();
+
+    let manifest = verify(&bundle).unwrap().unwrap();
+    assert_eq!(manifest.training.commands, ["first of all", "a test made it"]);
+    assert_eq!(manifest.training.run, "none; extractor: second");
+    assert_eq!(bundle["NOTICE"], b"of the second");
+    assert!(manifest.files.contains_key("NOTICE") && manifest.files.contains_key("extractor.safetensors"));
+    let second = extractor(&bundle).unwrap().unwrap();
+    let model = load(&second).unwrap();
+    let info = model.info();
+    assert_eq!((info.extractor_candidates, info.context_length), (3, 128));
+    assert!((info.fact_threshold - 0.5).abs() < f64::EPSILON);
+    assert_eq!(model.manifest().unwrap().quantization, Quantization::Q8);
+    assert!(block_on(model.self_check()).unwrap().unwrap() < 1e-4);
+    assert_eq!(info.fingerprint, load(&other).unwrap().info().fingerprint);
+    // The first is what it was, and the bundle's fingerprint is that of both.
+    let first = load(&bundle).unwrap();
+    assert!(block_on(first.self_check()).unwrap().unwrap() < 1e-4);
+    assert_ne!(first.info().fingerprint, alone);
+    assert_eq!((first.info().extractor_candidates, first.info().context_length), (0, 200));
+
+    // It stays when the bundle is packed again, and goes with another of the same names.
+    let again = block_on(pack::<Flex>(&bundle, &options(), &FlexDevice)).unwrap();
+    assert_eq!(again["extractor.safetensors"], bundle["extractor.safetensors"]);
+    assert!(extractor(&again).unwrap().is_some());
+    add_extractor(&mut bundle, &other).unwrap();
+    assert_eq!(bundle["NOTICE"], b"of the second");
+
+    let mut damaged = bundle.clone();
+    damaged.get_mut("extractor.safetensors").unwrap()[500] ^= 1;
+    assert!(refusal(&damaged).message().contains("extractor.safetensors is damaged"));
+    damaged.remove("extractor.safetensors");
+    assert!(refusal(&damaged).message().contains("extractor.safetensors is missing"));
+    let mut stranger = other.clone();
+    stranger.remove(MANIFEST);
+    assert!(add_extractor(&mut bundle, &stranger).unwrap_err().message().contains("pack both"));
+    let mut files = committed();
+    files.insert("tokenizer_config.json".into(), br#"{"eos_token":"<|end|>","chat_template":"x"}"#.to_vec());
+    files.remove(MANIFEST);
+    let stranger = block_on(pack::<Flex>(&files, &options(), &FlexDevice)).unwrap();
+    let error = add_extractor(&mut bundle, &stranger).unwrap_err();
+    assert_eq!(error.message(), "the extractor's tokenizer_config.json is not the model's");
 }
 
 /// Made the committed bundle: `cargo test --release --test bundle -- --ignored`. Only a new

@@ -152,7 +152,7 @@ fn a_long_turn_is_read_to_its_end_in_a_small_context() {
     let said = (0..60).map(|n| format!("I own thing number {n}.")).collect::<Vec<_>>().join(" ");
     let extractor = Extractor::new(model.clone());
     let (long, cancel) = (turn(&said), Cancel::default());
-    let facts = extractor.extract(std::slice::from_ref(&long), &long, sampled(1), &cancel);
+    let facts = extractor.extract(&[], std::slice::from_ref(&long), &long, sampled(1), &cancel);
     assert!(!block_on(facts).unwrap().is_empty());
     let bodies = model.bodies.borrow();
     assert!(bodies.len() > 5);

@@ -194,6 +194,7 @@ fn untrained<B: Kernels>(seed: u64, device: &B::Device) -> LocalModel<B> {
         context_length: 1024,
         candidates_per_speaker: 12,
         manager_candidates: 5,
+        extractor_candidates: 0,
         fact_threshold: 0.0,
     };
     let template = ChatTemplate::new(None, Some(template)).unwrap();

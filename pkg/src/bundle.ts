@@ -27,6 +27,12 @@ function nanoUrl(name: string): URL | undefined {
       return new URL("../models/nano/word_vectors.safetensors", import.meta.url);
     case "model.safetensors":
       return new URL("../models/nano/model.safetensors", import.meta.url);
+    case "extractor_config.json":
+      return new URL("../models/nano/extractor_config.json", import.meta.url);
+    case "extractor_lexicon.txt":
+      return new URL("../models/nano/extractor_lexicon.txt", import.meta.url);
+    case "extractor.safetensors":
+      return new URL("../models/nano/extractor.safetensors", import.meta.url);
     default:
       return undefined;
   }

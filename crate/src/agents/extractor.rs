@@ -46,13 +46,21 @@ impl Extractor {
         Self { model }
     }
 
+    /// The model.
+    pub fn model(&self) -> &Rc<dyn LanguageModel> {
+        &self.model
+    }
+
     /// The facts of `turn`, in the order in which it says them; `context` are the turns before
-    /// it, of which the last two are shown.
+    /// it, of which the last two are shown, and `memories` the texts, best last, that its speaker's
+    /// bank holds and that may have to do with it: as many as
+    /// [`ModelInfo::extractor_candidates`](crate::generation::ModelInfo::extractor_candidates) are shown.
     ///
     /// A turn that does not fit into the model's context is read in windows, which end where
     /// sentences do.
     pub async fn extract(
         &self,
+        memories: &[String],
         context: &[Turn],
         turn: &Turn,
         sampling: Sampling,
@@ -60,6 +68,8 @@ impl Extractor {
     ) -> Result<Vec<Fact>> {
         let turn = clean_turn(turn)?;
         let length = self.model.info().context_length;
+        let most = self.model.info().extractor_candidates;
+        let memories = &memories[memories.len().saturating_sub(most)..];
         let context: Vec<Turn> = context[context.len().saturating_sub(CONTEXT_TURNS)..]
             .iter()
             .map(|t| shortened(t, length / 2))
@@ -69,7 +79,9 @@ impl Extractor {
         let mut facts = Vec::new();
         while let Some(piece) = pieces.pop() {
             let window = Turn { content: piece.to_owned(), ..turn.clone() };
-            let Read { texts, probability, cut } = match self.read(&context, &window, sampling, cancel).await
+            let Read { texts, probability, cut } = match self
+                .read(memories, &context, &window, sampling, cancel)
+                .await
             {
                 Ok(read) => read,
                 Err(error) if error.code() == ErrorCode::ContextOverflow && piece.len() > SMALL_PIECE / 8 => {
@@ -94,11 +106,13 @@ impl Extractor {
         Ok(facts)
     }
 
-    /// The facts of one window. Context that does not fit beside it is left out, oldest first.
+    /// The facts of one window. What does not fit beside it is left out: memories, the worst first,
+    /// then context, oldest first.
     /// What the model writes without conviction is not believed: a small one that meets something
     /// new makes something up, and its tokens have low probabilities.
     async fn read(
         &self,
+        memories: &[String],
         context: &[Turn],
         window: &Turn,
         sampling: Sampling,
@@ -108,7 +122,12 @@ impl Extractor {
         let mut from = 0;
         loop {
             let request = Request {
-                messages: extract_messages(info.prompt_family, &context[from..], window),
+                messages: extract_messages(
+                    info.prompt_family,
+                    &memories[from.min(memories.len())..],
+                    &context[from.saturating_sub(memories.len())..],
+                    window,
+                ),
                 grammar: Some(Grammar::Facts { max_facts: MAX_FACTS }),
                 max_new_tokens: MOST_TOKENS,
                 sampling,
@@ -122,7 +141,12 @@ impl Extractor {
                     let texts = if probability < info.fact_threshold { Vec::new() } else { texts.collect() };
                     return Ok(Read { texts, probability, cut: was_cut(&generation, info.context_length) });
                 }
-                Err(error) if error.code() == ErrorCode::ContextOverflow && from < context.len() => from += 1,
+                Err(error)
+                    if error.code() == ErrorCode::ContextOverflow
+                        && from < memories.len() + context.len() =>
+                {
+                    from += 1;
+                }
                 Err(error) => return Err(error),
             }
         }

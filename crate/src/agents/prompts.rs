@@ -42,8 +42,14 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     environment
 });
 
-/// Asks for the facts of `turn`, with up to two turns before it as context.
-pub fn extract_messages(family: PromptFamily, context: &[Turn], turn: &Turn) -> Vec<ChatMessage> {
+/// Asks for the facts of `turn`, with up to two turns before it as context, and `memories`, texts that
+/// the speaker's bank holds already, best last: what a turn ends or changes, it seldom says in full.
+pub fn extract_messages(
+    family: PromptFamily,
+    memories: &[String],
+    context: &[Turn],
+    turn: &Turn,
+) -> Vec<ChatMessage> {
     #[derive(Serialize)]
     struct Line {
         speaker: String,
@@ -51,7 +57,8 @@ pub fn extract_messages(family: PromptFamily, context: &[Turn], turn: &Turn) -> 
     }
     let line = |turn: &Turn| Line { speaker: one_line(&turn.speaker), text: one_line(&turn.content) };
     let context: Vec<Line> = context.iter().map(line).collect();
-    messages(family, "extract", context! { context => context, turn => line(turn) })
+    let memories: Vec<String> = memories.iter().map(|text| one_line(text)).collect();
+    messages(family, "extract", context! { memories => memories, context => context, turn => line(turn) })
 }
 
 /// Asks for the operation that `fact` calls for; `lines` are the candidates, best last, and

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Files, sha256};
+use super::{EXTRACTOR_CONFIG, EXTRACTOR_LEXICON, ExtractorEntry, Files, sha256};
 use crate::error::{Error, ErrorCode, Result};
 
 /// `manifest.json`
@@ -62,6 +62,13 @@ pub struct FileEntry {
     pub sha256: String,
 }
 
+impl FileEntry {
+    /// The entry of a file with these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { size: bytes.len() as u64, sha256: sha256(bytes) }
+    }
+}
+
 /// Where the weights come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrainingRun {
@@ -106,6 +113,9 @@ pub struct Manifest {
     pub candidates_per_speaker: usize,
     /// How many related memories the manager is shown.
     pub manager_candidates: usize,
+    /// How many related memories the extractor is shown beside a turn.
+    #[serde(default)]
+    pub extractor_candidates: usize,
     /// A list of facts whose tokens have a lower mean probability is not believed.
     #[serde(default)]
     pub fact_threshold: f64,
@@ -115,6 +125,9 @@ pub struct Manifest {
     pub training: TrainingRun,
     /// Logits that a device must reproduce.
     pub self_check: Option<SelfCheck>,
+    /// The second model, which takes facts out of turns, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extractor: Option<ExtractorEntry>,
 }
 
 impl Manifest {
@@ -150,7 +163,9 @@ impl Manifest {
 
 /// Whether a file has a part in what a model does; a licence, for one, need not be downloaded.
 fn is_read(name: &str) -> bool {
-    name.ends_with(".safetensors") || name == super::CONFIG || super::COMPANIONS.contains(&name)
+    name.ends_with(".safetensors")
+        || [super::CONFIG, EXTRACTOR_CONFIG, EXTRACTOR_LEXICON].contains(&name)
+        || super::COMPANIONS.contains(&name)
 }
 
 /// The manifest of a bundle all of whose files are there, but for those that are not read, and

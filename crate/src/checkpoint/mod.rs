@@ -3,6 +3,7 @@
 //! A bundle is a folder in Hugging Face's layout with a [`Manifest`] that names every file's
 //! size and hash. Nothing here reads or writes a disk: files come and go as [`Files`].
 
+mod extractor;
 mod manifest;
 mod pack;
 mod quantized;
@@ -12,6 +13,9 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
+pub use extractor::{
+    EXTRACTOR_CONFIG, EXTRACTOR_LEXICON, EXTRACTOR_WEIGHTS, ExtractorEntry, add_extractor, extractor,
+};
 pub use manifest::{FileEntry, MANIFEST, Manifest, Quantization, SelfCheck, TrainingRun, verify};
 pub use pack::{PackOptions, pack};
 pub use weights::{read_decoder, read_encoder, read_weights, write_decoder, write_weights};
@@ -48,9 +52,11 @@ pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::new(), |digits, byte| format!("{digits}{byte:02x}"))
 }
 
-/// The sha256 of the weights; of the shards' hashes one behind the other where there are several.
+/// The sha256 of the weights; of the hashes one behind the other where there are several files of
+/// them, an extractor's among them.
 pub fn fingerprint(files: &Files) -> String {
-    let mut hashes = weights::shards(files).map(|(_, bytes)| sha256(bytes));
+    let own = weights::shards(files).map(|(_, bytes)| bytes);
+    let mut hashes = own.chain(files.get(EXTRACTOR_WEIGHTS)).map(|bytes| sha256(bytes));
     match (hashes.next(), hashes.next()) {
         (Some(only), None) => only,
         (first, second) => {

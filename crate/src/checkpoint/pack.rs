@@ -3,7 +3,7 @@
 use super::weights::{read_config, read_decoder, read_weights, write_weights};
 use super::{
     COMPANIONS, CONFIG, FileEntry, Files, MANIFEST, Manifest, Quantization, SelfCheck, TrainingRun, WEIGHTS,
-    sha256,
+    add_extractor, extractor,
 };
 use crate::error::{Error, ErrorCode, Result};
 use crate::kernels::Kernels;
@@ -27,6 +27,8 @@ pub struct PackOptions {
     pub candidates_per_speaker: usize,
     /// How many related memories the manager is shown.
     pub manager_candidates: usize,
+    /// How many related memories the extractor is shown beside a turn.
+    pub extractor_candidates: usize,
     /// A list of facts whose tokens have a lower mean probability is not believed.
     pub fact_threshold: f64,
     /// An SPDX expression.
@@ -48,6 +50,7 @@ impl PackOptions {
                 context_length: None,
                 candidates_per_speaker: 30,
                 manager_candidates: 5,
+                extractor_candidates: 0,
                 fact_threshold: 0.0,
                 licence: String::new(),
                 training: TrainingRun::default(),
@@ -61,6 +64,7 @@ impl PackOptions {
             context_length: Some(manifest.context_length),
             candidates_per_speaker: manifest.candidates_per_speaker,
             manager_candidates: manifest.manager_candidates,
+            extractor_candidates: manifest.extractor_candidates,
             fact_threshold: manifest.fact_threshold,
             licence: manifest.licence.clone(),
             training: manifest.training.clone(),
@@ -77,7 +81,8 @@ impl PackOptions {
 }
 
 /// Makes a bundle of the files of a model folder: the weights in one file, the tokenizer's files
-/// as they are, licences, notices and model cards as they are, and the manifest. `B` computes the
+/// as they are, licences, notices and model cards as they are, a bundle's extractor as it is, and the
+/// manifest. `B` computes the
 /// self-check's logits: the CPU backend, so that every other one is measured against it.
 pub async fn pack<B: Kernels>(folder: &Files, options: &PackOptions, device: &B::Device) -> Result<Files> {
     if !(0.0..1.0).contains(&options.fact_threshold) {
@@ -107,9 +112,7 @@ pub async fn pack<B: Kernels>(folder: &Files, options: &PackOptions, device: &B:
         }
     }
     let self_check = self_check(&read_decoder::<B>(&files, device)?).await?;
-    let entry = |(name, bytes): (&String, &Vec<u8>)| {
-        (name.clone(), FileEntry { size: bytes.len() as u64, sha256: sha256(bytes) })
-    };
+    let entry = |(name, bytes): (&String, &Vec<u8>)| (name.clone(), FileEntry::of(bytes));
     let longest = config.max_position_embeddings;
     let manifest = Manifest {
         format_version: Manifest::FORMAT_VERSION,
@@ -122,12 +125,17 @@ pub async fn pack<B: Kernels>(folder: &Files, options: &PackOptions, device: &B:
         context_length: options.context_length.map_or(longest, |length| length.min(longest)),
         candidates_per_speaker: options.candidates_per_speaker,
         manager_candidates: options.manager_candidates,
+        extractor_candidates: options.extractor_candidates,
         fact_threshold: options.fact_threshold,
         licence: options.licence.clone(),
         training: options.training.clone(),
         self_check: Some(self_check),
+        extractor: None,
     };
     files.insert(MANIFEST.to_owned(), manifest.to_json().into_bytes());
+    if let Some(own) = extractor(folder)? {
+        add_extractor(&mut files, &own)?;
+    }
     Ok(files)
 }
 

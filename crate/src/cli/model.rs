@@ -10,7 +10,10 @@ use clap::Args;
 
 use super::device::Device;
 use crate::agents::Models;
-use crate::checkpoint::{COMPANIONS, CONFIG, Files, INDEX, MANIFEST, POOLING, SENTENCES, WORD_VECTORS};
+use crate::checkpoint::{
+    COMPANIONS, CONFIG, EXTRACTOR_CONFIG, EXTRACTOR_LEXICON, EXTRACTOR_WEIGHTS, Files, INDEX, MANIFEST,
+    POOLING, SENTENCES, WORD_VECTORS, extractor,
+};
 use crate::error::{Error, ErrorCode, Result};
 use crate::generation::{Embedder, LanguageModel, LocalEmbedder, LocalModel, no_turn};
 use crate::kernels::Kernels;
@@ -22,7 +25,17 @@ const VARIABLE: &str = "MEMORY_R1_MODEL";
 const BUNDLED: &str = "pkg/models/nano";
 
 /// What is read of a folder beside the weights, licences and [`COMPANIONS`].
-const KNOWN: [&str; 6] = [CONFIG, INDEX, MANIFEST, SENTENCES, "NOTICE", "README.md"];
+const KNOWN: [&str; 9] = [
+    CONFIG,
+    INDEX,
+    MANIFEST,
+    SENTENCES,
+    EXTRACTOR_CONFIG,
+    EXTRACTOR_WEIGHTS,
+    EXTRACTOR_LEXICON,
+    "NOTICE",
+    "README.md",
+];
 
 /// Which model, and where it computes.
 #[derive(Clone, Debug, Args)]
@@ -42,10 +55,15 @@ impl ModelArguments {
         self.device.require()?;
         let folder = self.folder()?;
         let files = read_folder(&folder)?;
-        let model = load_on::<dyn LanguageModel>(self.device, &files);
-        let models = model.and_then(|model| {
-            Ok(Models::one(model)
-                .with_retriever(Retriever::read(files.get(WORD_VECTORS).map(Vec::as_slice))?))
+        let model = |files: &Files| load_on::<dyn LanguageModel>(self.device, files);
+        let models = model(&files).and_then(|first| {
+            let retriever = Retriever::read(files.get(WORD_VECTORS).map(Vec::as_slice))?;
+            let models = Models::one(first).with_retriever(retriever);
+            let extractor = extractor(&files)?.map(|own| model(&own)).transpose()?;
+            Ok(match extractor {
+                Some(extractor) => Models { extractor, ..models },
+                None => models,
+            })
         });
         models.map_err(|error| {
             Error::new(error.code(), format!("the model in {}: {}", folder.display(), error.message()))

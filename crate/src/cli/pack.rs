@@ -11,7 +11,9 @@ use serde::Serialize;
 use super::model::read_folder;
 use super::output::Output;
 use super::precision::Precision;
-use crate::checkpoint::{Files, MANIFEST, Manifest, PackOptions, Quantization, fingerprint, pack, verify};
+use crate::checkpoint::{
+    Files, MANIFEST, Manifest, PackOptions, Quantization, add_extractor, fingerprint, pack, verify,
+};
 use crate::error::{Error, ErrorCode, Result};
 
 /// Makes a bundle: weights in one file, a manifest with the hash of every file. What is not said
@@ -27,6 +29,9 @@ pub(super) struct Arguments {
     /// How the tables of embeddings are written, where not as the other weights.
     #[arg(long, value_enum, value_name = "FORMAT")]
     embedding: Option<Precision>,
+    /// A bundle with the same tokenizer whose model takes the facts out of turns.
+    #[arg(long, value_name = "DIR")]
+    extractor: Option<PathBuf>,
     /// The bundle's folder; what a bundle in it had before is replaced.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -45,6 +50,9 @@ pub(super) struct Arguments {
     /// How many related memories the manager is shown.
     #[arg(long, value_name = "N")]
     manager_candidates: Option<usize>,
+    /// How many related memories the extractor is shown beside a turn.
+    #[arg(long, value_name = "N")]
+    extractor_candidates: Option<usize>,
 
     /// A list of facts whose tokens have a lower mean probability is not believed.
     #[arg(long, value_name = "P")]
@@ -73,8 +81,11 @@ struct Packed {
 pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     let files = read_folder(&arguments.model)?;
     let own = verify(&files)?;
-    let bundle =
+    let mut bundle =
         block_on(pack::<burn::backend::Flex>(&files, &options(arguments, own.as_ref())?, &FlexDevice))?;
+    if let Some(folder) = &arguments.extractor {
+        add_extractor(&mut bundle, &read_folder(folder)?)?;
+    }
     write(&arguments.out, &bundle)?;
     let packed = Packed {
         name: verify(&bundle)?.map_or(String::new(), |manifest| manifest.name),
@@ -118,6 +129,7 @@ fn options(arguments: &Arguments, own: Option<&Manifest>) -> Result<PackOptions>
         context_length: arguments.context_length.or(own.context_length),
         candidates_per_speaker: arguments.candidates_per_speaker.unwrap_or(own.candidates_per_speaker),
         manager_candidates: arguments.manager_candidates.unwrap_or(own.manager_candidates),
+        extractor_candidates: arguments.extractor_candidates.unwrap_or(own.extractor_candidates),
         fact_threshold: arguments.fact_threshold.unwrap_or(own.fact_threshold),
         licence,
         training,

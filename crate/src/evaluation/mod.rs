@@ -1,5 +1,6 @@
 //! How good the memory is: scores of answers, and benchmarks that run the whole pipeline.
 
+mod given_facts;
 mod locomo;
 mod metrics;
 mod ops;
@@ -11,6 +12,7 @@ mod scores;
 pub mod speed;
 mod word_tokenizer;
 
+pub use given_facts::with_given_facts;
 pub use locomo::{BankState, LocomoProgress, LocomoRun, LocomoSettings, QuestionOutcome, Shown};
 pub use metrics::{Scores, bleu1, declines, exact_match, f1, normalise_answer};
 pub use ops::{

@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::ops::{ops_totals, run_case};
 use crate::agents::Models;
-use crate::checkpoint::{Files, PackOptions, Quantization, WEIGHTS, WORD_VECTORS, pack, verify};
+use crate::checkpoint::{
+    EXTRACTOR_WEIGHTS, Files, PackOptions, Quantization, WEIGHTS, WORD_VECTORS, add_extractor, extractor,
+    pack, verify,
+};
 use crate::datasets::synthetic::OpsCase;
 use crate::error::{Error, Result};
 use crate::generation::{
@@ -77,25 +80,23 @@ pub async fn quantization_costs<B: Kernels>(
 ) -> Result<QuantizationReport> {
     let mut run = Run { folder, device, cases, cancel, done: 0, on_case };
     let [first, others @ ..] = FORMATS;
-    let (model, mut cost) = run.load::<B>(first).await?;
-    let recorder = Rc::new(Recorder { model, calls: RefCell::default() });
-    run.pass_cases(recorder.clone(), &mut cost).await?;
-    let (reference, calls) = (&recorder.model, recorder.calls.take());
-    let mut report = QuantizationReport {
-        model: reference.info().name.clone(),
-        cases: cases.len(),
-        tokens: 0,
-        formats: vec![cost],
-    };
+    let (models, mut cost) = run.load::<B>(first).await?;
+    let name = models[0].info().name.clone();
+    let recorders: Vec<Rc<Recorder<B>>> =
+        models.into_iter().map(|model| Rc::new(Recorder { model, calls: RefCell::default() })).collect();
+    run.pass_cases(&recorders, &mut cost).await?;
+    let mut report = QuantizationReport { model: name, cases: cases.len(), tokens: 0, formats: vec![cost] };
     for format in others {
-        let (model, mut cost) = run.load::<B>(format).await?;
-        run.pass_cases(model.clone(), &mut cost).await?;
+        let (models, mut cost) = run.load::<B>(format).await?;
+        run.pass_cases(&models, &mut cost).await?;
         let (mut sum, mut tokens) = (0.0, 0);
-        for (request, ids) in &calls {
-            let wanted = reference.distributions(request, ids, cancel).await?;
-            let own = model.distributions(request, ids, cancel).await?;
-            sum += wanted.iter().zip(&own).map(|(wanted, own)| divergence(wanted, own)).sum::<f64>();
-            tokens += wanted.len();
+        for (recorder, model) in recorders.iter().zip(&models) {
+            for (request, ids) in recorder.calls.borrow().iter() {
+                let wanted = recorder.model.distributions(request, ids, cancel).await?;
+                let own = model.distributions(request, ids, cancel).await?;
+                sum += wanted.iter().zip(&own).map(|(wanted, own)| divergence(wanted, own)).sum::<f64>();
+                tokens += wanted.len();
+            }
         }
         cost.mean_kl = sum / tokens.max(1) as f64;
         report.tokens = tokens;
@@ -116,34 +117,55 @@ struct Run<'a, D> {
 }
 
 impl<D> Run<'_, D> {
-    /// The model as it comes out of a bundle in this format.
+    /// The model as it comes out of a bundle in this format, and its extractor where it has one.
     async fn load<B: Kernels<Device = D>>(
         &self,
         (quantization, embedding): (Quantization, Option<Quantization>),
-    ) -> Result<(Rc<LocalModel<B>>, FormatCost)> {
-        let options = PackOptions {
-            quantization,
-            embedding_quantization: embedding,
-            ..PackOptions::of(verify(self.folder)?.as_ref())
+    ) -> Result<(Vec<Rc<LocalModel<B>>>, FormatCost)> {
+        let packed = async |folder: &Files| {
+            let options = PackOptions {
+                quantization,
+                embedding_quantization: embedding,
+                ..PackOptions::of(verify(folder)?.as_ref())
+            };
+            pack::<B>(folder, &options, self.device).await
         };
-        let bundle = pack::<B>(self.folder, &options, self.device).await?;
+        let mut bundle = packed(self.folder).await?;
+        if let Some(own) = extractor(self.folder)? {
+            add_extractor(&mut bundle, &packed(&own).await?)?;
+        }
         let cost = FormatCost {
             quantization,
             embedding_quantization: embedding,
             bytes: bundle.values().map(Vec::len).sum(),
-            weights_bytes: bundle.get(WEIGHTS).map_or(0, Vec::len),
+            weights_bytes: [WEIGHTS, EXTRACTOR_WEIGHTS]
+                .iter()
+                .filter_map(|name| bundle.get(*name))
+                .map(Vec::len)
+                .sum(),
             mean_kl: 0.0,
             accuracy: 0.0,
             accuracy_by_op: BTreeMap::new(),
         };
-        Ok((Rc::new(LocalModel::load(&bundle, self.device, no_turn())?), cost))
+        let mut models = vec![Rc::new(LocalModel::load(&bundle, self.device, no_turn())?)];
+        if let Some(own) = extractor(&bundle)? {
+            models.push(Rc::new(LocalModel::load(&own, self.device, no_turn())?));
+        }
+        Ok((models, cost))
     }
 
     /// Runs the cases and writes down how many passed.
-    async fn pass_cases(&mut self, model: Rc<dyn LanguageModel>, cost: &mut FormatCost) -> Result<()> {
-        let candidates = model.info().manager_candidates;
+    async fn pass_cases<M: LanguageModel + 'static>(
+        &mut self,
+        models: &[Rc<M>],
+        cost: &mut FormatCost,
+    ) -> Result<()> {
+        let (Some(first), Some(last)) = (models.first().cloned(), models.last().cloned()) else {
+            return Err(Error::internal("no model was loaded"));
+        };
+        let candidates = first.info().manager_candidates;
         let retriever = Retriever::read(self.folder.get(WORD_VECTORS).map(Vec::as_slice))?;
-        let models = Models::one(model).with_retriever(retriever);
+        let models = Models { extractor: last, ..Models::one(first).with_retriever(retriever) };
         let mut outcomes = Vec::with_capacity(self.cases.len());
         for case in self.cases {
             let outcome = run_case(&models, case, 0, self.cancel).await.map_err(|error| {

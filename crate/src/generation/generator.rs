@@ -186,6 +186,7 @@ fn info<B: Kernels>(
             context_length: longest,
             candidates_per_speaker: 30,
             manager_candidates: 5,
+            extractor_candidates: 0,
             fact_threshold: 0.0,
         });
     };
@@ -212,6 +213,7 @@ fn info<B: Kernels>(
         context_length: manifest.context_length.min(longest),
         candidates_per_speaker: manifest.candidates_per_speaker,
         manager_candidates: manifest.manager_candidates,
+        extractor_candidates: manifest.extractor_candidates,
         fact_threshold: manifest.fact_threshold,
     })
 }

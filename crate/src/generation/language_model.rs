@@ -34,6 +34,8 @@ pub struct ModelInfo {
     pub candidates_per_speaker: usize,
     /// How many related memories the manager is shown (Memory-R1's code: 5).
     pub manager_candidates: usize,
+    /// How many related memories the extractor is shown beside a turn (Memory-R1: none).
+    pub extractor_candidates: usize,
     /// A list of facts whose tokens have a lower mean probability is not believed; 0 believes all.
     pub fact_threshold: f64,
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::adamw::AdamW;
+use super::examples::Task;
 use super::muon::Muon;
 use super::optimizer::{Optim, Optimizer};
 use crate::error::{Error, Result};
@@ -59,6 +60,9 @@ pub struct DataConfig {
     pub batch: TaskCounts,
     /// The most memories that the manager is shown.
     pub manager_candidates: usize,
+    /// The most memories that the extractor is shown beside a turn.
+    #[serde(default)]
+    pub extractor_candidates: usize,
     /// The most memories of one speaker that the answer agent is shown.
     pub candidates_per_speaker: usize,
     /// How many questions are put to the same memories at once: these are read once, which is
@@ -80,6 +84,9 @@ pub struct DataConfig {
 pub struct FreeformConfig {
     /// The share of each task's examples in a batch.
     pub share: f64,
+    /// That of the answers, where it is another: few situations ask a question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_share: Option<f64>,
     /// How many variants of each situation there are; the first is as it was written.
     pub copies: usize,
 }
@@ -94,6 +101,25 @@ pub struct TaskCounts {
     pub manage: usize,
     /// An answer from memories.
     pub answer: usize,
+}
+
+impl FreeformConfig {
+    pub(super) fn share_of(self, task: Task) -> f64 {
+        match task {
+            Task::Answer => self.answer_share.unwrap_or(self.share),
+            Task::Extract | Task::Manage => self.share,
+        }
+    }
+}
+
+impl TaskCounts {
+    pub(super) fn of(self, task: Task) -> usize {
+        match task {
+            Task::Extract => self.extract,
+            Task::Manage => self.manage,
+            Task::Answer => self.answer,
+        }
+    }
 }
 
 /// At first only short examples.
@@ -200,6 +226,9 @@ pub struct SftConfig {
     /// The commands that made that folder, for the bundle's manifest.
     #[serde(default)]
     pub model_commands: Vec<String>,
+    /// A model folder or bundle whose vocabulary the run uses; one of its own without.
+    #[serde(default)]
+    pub tokenizer_name_or_path: Option<PathBuf>,
     /// The network.
     pub model: DecoderConfig,
     /// Where its embedding begins; at random without.
@@ -288,8 +317,12 @@ impl SftConfig {
             (self.loss.prompt_stride == 0, "loss.prompt_stride is at least 1"),
             (!(0.0..=1.0).contains(&self.data.shuffled_candidates), "data.shuffled_candidates is in 0..1"),
             (
-                self.data.freeform.is_some_and(|own| !(0.0..=1.0).contains(&own.share)),
-                "data.freeform.share is in 0..1",
+                self.data.freeform.is_some_and(|own| {
+                    [own.share, own.answer_share.unwrap_or(0.0)]
+                        .iter()
+                        .any(|share| !(0.0..=1.0).contains(share))
+                }),
+                "data.freeform.share and answer_share are in 0..1",
             ),
             (self.data.freeform.is_some_and(|own| own.copies == 0), "data.freeform.copies is at least 1"),
             (

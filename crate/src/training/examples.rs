@@ -29,6 +29,8 @@ use crate::retrieval::Retriever;
 
 /// How often a turn that can do without its context is shown without it.
 const WITHOUT_CONTEXT: f64 = 0.25;
+/// How often the extractor is shown fewer memories than it could be.
+const FEWER_MEMORIES: f64 = 0.2;
 /// How often an answerable question loses the memories that answer it.
 const WITHOUT_SUPPORT: f64 = 0.08;
 /// How often an unanswerable question is put beside another: dialogues have more of them than a
@@ -312,7 +314,7 @@ fn dialogue_cases(config: &DataConfig, questions: usize, dialogue: &SyntheticDia
     for (i, example) in turn_examples(dialogue).enumerate() {
         let mut random = Random::new(config.seed, &[0xca5e, number, i as u64]);
         if !example.assistant {
-            groups.push(vec![extract_case(&example, &mut random)]);
+            groups.push(vec![extract_case(config, &example, &mut random)]);
         }
         // Draws of its own, so that a run without shuffling meets the same examples as ever.
         let mut order = Random::new(config.seed, &[0x5aff, number, i as u64]);
@@ -337,20 +339,42 @@ fn spoken(turn: &SpokenTurn<'_>, at: Timestamp) -> Turn {
     Turn { role: Role::User, speaker: turn.speaker.to_owned(), content: turn.text.to_owned(), timestamp: at }
 }
 
-fn extract_case(example: &TurnExample<'_>, random: &mut Random) -> Case {
+fn extract_case(config: &DataConfig, example: &TurnExample<'_>, random: &mut Random) -> Case {
     let mut context: Vec<Turn> = example.context.iter().map(|turn| spoken(turn, example.at)).collect();
     if !example.needs_context && random.chance(WITHOUT_CONTEXT) {
         context.clear();
     }
     let facts: Vec<&str> = example.decisions.iter().map(|decision| &decision.gold.fact[..]).collect();
+    let bank: Vec<&GoldMemory> = example.bank.iter().collect();
+    let memories = memories_beside(config, &bank, example.turn.text, random);
     Case {
         task: Task::Extract,
         source: Source::Synthetic,
         kind: if facts.is_empty() { "none" } else { "some" }.to_owned(),
-        messages: extract_messages(PromptFamily::Compact, &context, &spoken(&example.turn, example.at)),
+        messages: extract_messages(
+            PromptFamily::Compact,
+            &memories,
+            &context,
+            &spoken(&example.turn, example.at),
+        ),
         grammar: Grammar::Facts { max_facts: MAX_FACTS },
         completion: facts_json(&facts),
     }
+}
+
+/// What the extractor is shown of a bank beside a turn; now and then fewer, or nothing.
+pub(super) fn memories_beside(
+    config: &DataConfig,
+    bank: &[&GoldMemory],
+    turn: &str,
+    random: &mut Random,
+) -> Vec<String> {
+    let mut most = config.extractor_candidates;
+    if most > 0 && random.chance(FEWER_MEMORIES) {
+        most = random.below(most);
+    }
+    let shown = if most > 0 { candidates(bank, turn, most, &[]) } else { Vec::new() };
+    shown.iter().map(|memory| memory.text.clone()).collect()
 }
 
 /// Nothing where the fact equals a candidate: then no model is asked.

@@ -62,6 +62,7 @@ pub fn export(
         context_length: None,
         candidates_per_speaker: config.data.candidates_per_speaker,
         manager_candidates: config.data.manager_candidates,
+        extractor_candidates: config.data.extractor_candidates,
         fact_threshold: config.fact_threshold,
         licence: if encoder { "(MIT OR Apache-2.0) AND Apache-2.0" } else { "MIT OR Apache-2.0" }.to_owned(),
         training: TrainingRun {

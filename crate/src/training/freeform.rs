@@ -4,12 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::{DataConfig, FreeformConfig};
-use super::examples::{Case, Source, Task, answer_completion, candidates, in_two_threads, letters, lines};
+use super::examples::{
+    Case, Source, Task, answer_completion, candidates, in_two_threads, letters, lines, memories_beside,
+};
 use crate::agents::{
     Block, MAX_FACTS, answer_messages, dates, extract_messages, is_same_statement, manage_messages, one_line,
 };
 use crate::bank::{OperationKind, Role, Timestamp, Turn};
-use crate::datasets::freeform::{Decided, Said, Situation, Writer, load};
+use crate::datasets::freeform::{Decided, Question, Said, Situation, Writer, load, load_questions};
 use crate::datasets::synthetic::{GoldMemory, UNKNOWN};
 use crate::error::Result;
 use crate::generation::{Decision, Grammar, PromptFamily, facts_json};
@@ -43,7 +45,13 @@ pub(super) struct Freeform {
 /// All cases of the situations; none where the configuration wants none.
 pub(super) fn cases(config: &DataConfig) -> Result<Freeform> {
     match config.freeform {
-        Some(FreeformConfig { copies, .. }) => Ok(Freeform::new(config, &load()?, copies)),
+        Some(FreeformConfig { copies, .. }) => {
+            let mut all = load()?;
+            if config.batch.answer > 0 {
+                all.extend(load_questions()?);
+            }
+            Ok(Freeform::new(config, &all, copies))
+        }
         None => Ok(Freeform::default()),
     }
 }
@@ -94,12 +102,21 @@ impl Others {
         bank.iter().all(|memory| head(&memory.text) != own).then_some(text)
     }
 
-    /// A memory that does not answer a question to which the bank has no answer: it is of the same
-    /// kind as one of the bank, and has nothing in common with the question.
-    fn beside(&self, bank: &[GoldMemory], question: &str, random: &mut Random) -> Option<&str> {
+    /// Adds memories that contradict none of the bank, until it has `most` or, as likely, fewer.
+    fn fill_up(&self, bank: &mut Vec<GoldMemory>, most: usize, dated: &Dated<'_>, random: &mut Random) {
+        for number in 0..random.below(most.saturating_sub(bank.len()) + 1) {
+            if let Some(text) = self.compatible(bank, random).map(str::to_owned) {
+                bank.push(gold(format!("other {number}"), &text, dated.said, &dated.situation.turn.speaker));
+            }
+        }
+    }
+
+    /// A memory that does not answer questions to which the bank has no answer: it is of the same
+    /// kind as one of the bank, and has nothing in common with any of them.
+    fn beside(&self, bank: &[GoldMemory], questions: &[&str], random: &mut Random) -> Option<&str> {
         let like = random.pick(bank)?;
         let text = &self.texts[*random.pick(self.by_head.get(&head(&like.text))?)?];
-        let asked = terms(question);
+        let asked: Vec<String> = questions.iter().flat_map(|question| terms(question)).collect();
         let is_new = bank.iter().all(|memory| !is_same_statement(&memory.text, text));
         (is_new && terms(text).iter().all(|term| !asked.contains(term))).then_some(text)
     }
@@ -159,13 +176,16 @@ fn gold(key: String, text: &str, observed: Timestamp, speaker: &str) -> GoldMemo
 fn situation_cases(config: &DataConfig, own: &Situation, others: &Others, copy: usize) -> Vec<Vec<Case>> {
     let mut random = Random::new(config.seed, &[0xf4ee_ca5e, letters(&own.turn.text), copy as u64]);
     let dated = Dated::new(own, &mut random);
-    let mut cases = vec![extract_case(&dated)];
-    cases.extend((0..own.facts.len()).filter_map(|fact| manage_case(config, &dated, fact, &mut random)));
-    cases.extend(answer_case(config, &dated, others, &mut random));
-    cases.into_iter().map(|case| vec![case]).collect()
+    let facts = 0..own.facts.len();
+    let mut groups = vec![vec![extract_case(config, &dated, others, copy)]];
+    groups
+        .extend(facts.filter_map(|fact| Some(vec![manage_case(config, &dated, others, fact, &mut random)?])));
+    groups.extend(answer_cases(config, &dated, others, &mut random));
+    groups
 }
 
-fn extract_case(dated: &Dated<'_>) -> Case {
+/// The memories of the situation, and as many of others as there is room for, or fewer.
+fn extract_case(config: &DataConfig, dated: &Dated<'_>, others: &Others, copy: usize) -> Case {
     let turn = |said: &Said| Turn {
         role: Role::User,
         speaker: said.speaker.clone(),
@@ -175,18 +195,29 @@ fn extract_case(dated: &Dated<'_>) -> Case {
     let own = dated.situation;
     let context: Vec<Turn> = own.context.iter().map(turn).collect();
     let facts: Vec<&str> = own.facts.iter().map(|statement| &statement.fact[..]).collect();
+    let mut random = Random::new(config.seed, &[0xbe51_de5b, letters(&own.turn.text), copy as u64]);
+    let mut bank = dated.bank(0);
+    others.fill_up(&mut bank, config.extractor_candidates, dated, &mut random);
+    let bank: Vec<&GoldMemory> = bank.iter().collect();
+    let memories = memories_beside(config, &bank, &own.turn.text, &mut random);
     Case {
         task: Task::Extract,
         source: Source::Freeform,
         kind: if facts.is_empty() { "free/none" } else { "free/some" }.to_owned(),
-        messages: extract_messages(PromptFamily::Compact, &context, &turn(&own.turn)),
+        messages: extract_messages(PromptFamily::Compact, &memories, &context, &turn(&own.turn)),
         grammar: Grammar::Facts { max_facts: MAX_FACTS },
         completion: facts_json(&facts),
     }
 }
 
 /// Nothing where the fact equals a candidate: then no model is asked.
-fn manage_case(config: &DataConfig, dated: &Dated<'_>, number: usize, random: &mut Random) -> Option<Case> {
+fn manage_case(
+    config: &DataConfig,
+    dated: &Dated<'_>,
+    others: &Others,
+    number: usize,
+    random: &mut Random,
+) -> Option<Case> {
     let statement = &dated.situation.facts[number];
     let resolved = |text: &str| one_line(&dates::resolve(text, dated.said).text);
     let fact = resolved(&statement.fact);
@@ -198,7 +229,8 @@ fn manage_case(config: &DataConfig, dated: &Dated<'_>, number: usize, random: &m
     };
     let key = target.map(|place| place.to_string());
     let needed: Vec<&str> = key.iter().map(|key| &key[..]).collect();
-    let bank = dated.bank(number);
+    let mut bank = dated.bank(number);
+    others.fill_up(&mut bank, config.manager_candidates, dated, random);
     let bank: Vec<&GoldMemory> = bank.iter().collect();
     let mut shown = candidates(&bank, &fact, config.manager_candidates, &needed);
     if random.chance(config.shuffled_candidates) {
@@ -226,32 +258,40 @@ fn manage_case(config: &DataConfig, dated: &Dated<'_>, number: usize, random: &m
     })
 }
 
-/// Nothing where nothing is asked, or no memory is left: then no model is asked.
-fn answer_case(config: &DataConfig, dated: &Dated<'_>, others: &Others, random: &mut Random) -> Option<Case> {
+/// The situation's questions to its bank and to what of others is beside it, in one group: a prompt
+/// shows all of them the same memories. Nothing where nothing is asked, or no memory is left: then no
+/// model is asked.
+fn answer_cases(
+    config: &DataConfig,
+    dated: &Dated<'_>,
+    others: &Others,
+    random: &mut Random,
+) -> Option<Vec<Case>> {
     let own = dated.situation;
-    let question = own.question.as_ref()?;
+    let lead = own.questions.first()?;
     let mut bank = dated.bank(own.facts.len());
-    let used = question.answer.as_ref().map(|(place, text)| (place.to_string(), text));
-    let (kind, answer) = match &used {
-        Some((key, text)) => {
-            let memory = bank.iter().find(|memory| memory.key == *key)?;
-            let answer = dates::resolve(text, memory.observed).text;
-            // A date that reads otherwise alone than in its sentence is no answer.
-            let is_date = answer != **text;
-            if is_date && !memory.text.to_lowercase().contains(&answer.to_lowercase()) {
-                return None;
-            }
-            ("free/known", answer)
+    let mut asked: Vec<(&str, Option<String>, String)> = Vec::new();
+    for Question { text, answer } in &own.questions {
+        let Some((place, answer)) = answer else {
+            asked.push((text, None, UNKNOWN.to_owned()));
+            continue;
+        };
+        let key = place.to_string();
+        let Some(memory) = bank.iter().find(|memory| memory.key == key) else { continue };
+        // A date that reads otherwise alone than in its sentence is no answer.
+        let resolved = dates::resolve(answer, memory.observed).text;
+        if resolved == *answer || memory.text.to_lowercase().contains(&resolved.to_lowercase()) {
+            asked.push((text, Some(key), resolved));
         }
-        None => ("free/unknown", UNKNOWN.to_owned()),
-    };
+    }
     let room = config.candidates_per_speaker.saturating_sub(bank.len());
     let wanted = if random.chance(ALONE) { 0 } else { random.below(room + 1) };
     let full = bank.len() + wanted;
+    let unanswered: Vec<&str> = asked.iter().filter(|own| own.1.is_none()).map(|own| own.0).collect();
     for look in 0..wanted * LOOKS {
-        let found = match &used {
-            Some(_) => others.compatible(&bank, random),
-            None => others.beside(&bank, &question.text, random),
+        let found = match unanswered[..] {
+            [] => others.compatible(&bank, random),
+            _ => others.beside(&bank, &unanswered, random),
         };
         if let Some(text) = found.filter(|_| bank.len() < full) {
             let days = 1 + random.below(6 * APART) as i64;
@@ -259,27 +299,31 @@ fn answer_case(config: &DataConfig, dated: &Dated<'_>, others: &Others, random: 
             bank.push(gold(format!("other {look}"), text, observed, &own.turn.speaker));
         }
     }
-    if bank.is_empty() {
-        return None;
-    }
     bank.sort_by_key(|memory| memory.observed);
     let bank: Vec<&GoldMemory> = bank.iter().collect();
-    let needed: Vec<&str> = used.iter().map(|(key, _)| &key[..]).collect();
-    let mut shown = candidates(&bank, &question.text, config.candidates_per_speaker, &needed);
+    let needed: Vec<&str> = asked.iter().filter_map(|own| own.1.as_deref()).collect();
+    let mut shown = candidates(&bank, &lead.text, config.candidates_per_speaker, &needed);
+    if shown.is_empty() {
+        return None;
+    }
     if random.chance(config.shuffled_candidates) {
         random.shuffle(&mut shown);
     }
     let lines = lines(&shown);
-    let memories = (0..shown.len()).filter(|&place| needed.contains(&&shown[place].key[..])).collect();
     let blocks = [Block { speaker: own.turn.speaker.clone(), lines: lines.clone() }];
-    Some(Case {
+    let case = |(text, key, answer): &(&str, Option<String>, String)| Case {
         task: Task::Answer,
         source: Source::Freeform,
-        kind: kind.to_owned(),
-        messages: answer_messages(PromptFamily::Compact, &blocks, &question.text),
-        grammar: Grammar::Answer { lines },
-        completion: answer_completion(memories, &answer),
-    })
+        kind: if key.is_some() { "free/known" } else { "free/unknown" }.to_owned(),
+        messages: answer_messages(PromptFamily::Compact, &blocks, text),
+        grammar: Grammar::Answer { lines: lines.clone() },
+        completion: answer_completion(
+            (0..shown.len()).filter(|&place| key.as_ref() == Some(&shown[place].key)).collect(),
+            answer,
+        ),
+    };
+    let group: Vec<Case> = asked.iter().take(config.questions_per_prompt).map(case).collect();
+    (!group.is_empty()).then_some(group)
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ impl Order {
     /// The order of these examples.
     pub fn new(config: &SftConfig, examples: &[Example]) -> Self {
         let longest = config.curriculum.map_or(usize::MAX, |Curriculum { max_length, .. }| max_length);
-        let share = config.data.freeform.map_or(0.0, |freeform| freeform.share);
+        let share = |task| config.data.freeform.map_or(0.0, |freeform| freeform.share_of(task));
         let decks = |most: usize| {
             let counts: TaskCounts = config.data.batch;
             [(Task::Extract, counts.extract), (Task::Manage, counts.manage), (Task::Answer, counts.answer)]
@@ -72,7 +72,7 @@ impl Order {
                     let own = match (made_up.is_empty(), written.is_empty()) {
                         (_, true) => 0,
                         (true, false) => count,
-                        (false, false) => (count as f64 * share).round() as usize,
+                        (false, false) => (count as f64 * share(task)).round() as usize,
                     };
                     [(task as u64, count - own, made_up), (task as u64 | FREEFORM, own, written)]
                 })
@@ -113,7 +113,8 @@ mod tests {
         let mut config = SftConfig::parse(text).unwrap();
         (config.curriculum, config.data.freeform) = (None, None);
         config.data.batch = TaskCounts { extract: 24, manage: 12, answer: 4 };
-        let example = |i: usize, source| Example::empty([Task::Extract, Task::Manage][i % 2], source);
+        let example =
+            |i: usize, source| Example::empty([Task::Extract, Task::Manage, Task::Answer][i % 3], source);
         let made_up = (0..90).map(|i| example(i, Source::Synthetic));
         let examples: Vec<Example> = made_up.chain((0..40).map(|i| example(i, Source::Freeform))).collect();
         let written = |config: &SftConfig, step| -> Vec<(Task, Source)> {
@@ -123,13 +124,14 @@ mod tests {
         let count = |batch: &[(Task, Source)], own| batch.iter().filter(|kind| **kind == own).count();
         let before = written(&config, 5);
         assert_eq!(count(&before, (Task::Extract, Source::Synthetic)), 24);
-        config.data.freeform = Some(FreeformConfig { share: 0.3, copies: 1 });
+        config.data.freeform = Some(FreeformConfig { share: 0.3, answer_share: Some(0.5), copies: 1 });
         for step in 1..9 {
             let batch = written(&config, step);
             assert_eq!(count(&batch, (Task::Extract, Source::Freeform)), 7);
             assert_eq!(count(&batch, (Task::Extract, Source::Synthetic)), 17);
             assert_eq!(count(&batch, (Task::Manage, Source::Freeform)), 4);
             assert_eq!(count(&batch, (Task::Manage, Source::Synthetic)), 8);
+            assert_eq!(count(&batch, (Task::Answer, Source::Freeform)), 2);
         }
         // A run that goes on deals what one that was left alone would have dealt.
         let mut whole = Order::new(&config, &examples);
@@ -137,8 +139,8 @@ mod tests {
         assert_eq!(Order::new(&config, &examples).batch(8), batches[7]);
         // Without synthetic examples, or without others, a batch is as large.
         for share in [0.0, 1.0] {
-            config.data.freeform = Some(FreeformConfig { share, copies: 1 });
-            assert_eq!(written(&config, 3).len(), 36);
+            config.data.freeform = Some(FreeformConfig { share, answer_share: None, copies: 1 });
+            assert_eq!(written(&config, 3).len(), 40);
         }
     }
 

@@ -59,7 +59,7 @@ pub fn run(config: &SftConfig, resume: bool, stop: &Cancel) -> Result<Outcome> {
     let encoder = config.encoder.as_ref().filter(|_| saved.is_none() && start.is_none());
     let encoder = encoder.map(|own| Encoder::load(&own.folder).map(|found| (own, found))).transpose()?;
     let words: Vec<&str> = encoder.iter().flat_map(|(own, encoder)| encoder.words(own.words)).collect();
-    let files = match (&saved, start) {
+    let files = match (&saved, start.or(config.tokenizer_name_or_path.as_deref())) {
         (Some((_, files)), _) => Some(files.clone()),
         (None, Some(folder)) => Some(TokenizerFiles::load(folder)?),
         (None, None) => None,
@@ -147,6 +147,9 @@ fn prepare(
     training.extend(freeform.written);
     training.extend(freeform.varied);
     validation.extend(freeform.held_out);
+    for groups in [&mut training, &mut validation] {
+        groups.retain(|group| group.iter().all(|case| data.batch.of(case.task) > 0));
+    }
     let tokenizer =
         Arc::new(Tokenizer::from_bytes(files.tokenizer.as_bytes(), Some(files.config.as_bytes()), None)?);
     let template = ChatTemplate::new(Some(files.config.as_bytes()), None)?;
@@ -436,7 +439,7 @@ mod tests {
             let mut config = config(output);
             let folder = folder.path().to_owned();
             config.encoder = Some(EncoderConfig { folder, words: 3, scale: 0.3, slowness: 4.0 });
-            config.data.freeform = Some(FreeformConfig { share: 0.5, copies: 2 });
+            config.data.freeform = Some(FreeformConfig { share: 0.5, answer_share: None, copies: 2 });
             config
         };
         let straight = run(&config(&whole), false, &Cancel::default()).unwrap();

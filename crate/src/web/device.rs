@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 
-use crate::checkpoint::Files;
+use crate::agents::Models;
+use crate::checkpoint::{Files, WORD_VECTORS, extractor};
 use crate::error::{Error, ErrorCode, Result};
 use crate::generation::{LanguageModel, LocalModel, Turn};
 use crate::kernels::Kernels;
+use crate::retrieval::Retriever;
 
 /// The largest difference of a logit from the bundle's that is taken for rounding.
 const TOLERANCE: f32 = 1e-2;
@@ -37,9 +39,9 @@ pub(super) struct Adapter {
     software: bool,
 }
 
-/// A model, and where it came to run.
+/// A bundle's models, and where they came to run.
 pub(super) struct Loaded {
-    pub(super) model: Rc<dyn LanguageModel>,
+    pub(super) models: Models,
     pub(super) device: &'static str,
     pub(super) reason: String,
     pub(super) check: Check,
@@ -65,6 +67,12 @@ impl Check {
 
     fn has_failed(self) -> bool {
         self.status == "failed"
+    }
+
+    /// Of two models' checks: a failed one, else the larger difference.
+    fn worse_of(self, other: Self) -> Self {
+        let rank = |own: &Self| (own.has_failed(), own.max_difference.unwrap_or_default());
+        if rank(&other) > rank(&self) { other } else { self }
     }
 }
 
@@ -119,21 +127,35 @@ pub(super) async fn load(
     if on_gpu {
         tell("device", "Starting the GPU");
         start_gpu().await;
-        let (model, check) = load_on::<Wgpu>(files, &WgpuDevice::default(), turn.clone(), tell).await?;
+        let (models, check) = load_on::<Wgpu>(files, &WgpuDevice::default(), turn.clone(), tell).await?;
         if !check.has_failed() {
-            return Ok(Loaded { model, device: "webgpu", reason, check });
+            return Ok(Loaded { models, device: "webgpu", reason, check });
         }
         reason = format!("{reason}, but its logits are wrong; the CPU is used");
         failed = Some(check);
     }
-    let (model, check) = load_on::<Flex>(files, &FlexDevice, turn, tell).await?;
-    Ok(Loaded { model, device: "cpu", reason, check: failed.unwrap_or(check) })
+    let (models, check) = load_on::<Flex>(files, &FlexDevice, turn, tell).await?;
+    Ok(Loaded { models, device: "cpu", reason, check: failed.unwrap_or(check) })
 }
 
 async fn load_on<B: Kernels>(
     files: &Files,
     device: &B::Device,
     turn: Turn,
+    tell: &dyn Fn(&str, &str),
+) -> Result<(Models, Check)> {
+    let retriever = Retriever::read(files.get(WORD_VECTORS).map(Vec::as_slice))?;
+    let (first, check) = load_one::<B>(files, device, &turn, tell).await?;
+    let models = Models::one(first).with_retriever(retriever);
+    let Some(own) = extractor(files)? else { return Ok((models, check)) };
+    let (extractor, own) = load_one::<B>(&own, device, &turn, tell).await?;
+    Ok((Models { extractor, ..models }, check.worse_of(own)))
+}
+
+async fn load_one<B: Kernels>(
+    files: &Files,
+    device: &B::Device,
+    turn: &Turn,
     tell: &dyn Fn(&str, &str),
 ) -> Result<(Rc<dyn LanguageModel>, Check)> {
     tell("model", "Reading the model");

@@ -24,12 +24,10 @@ use self::call::Context;
 use self::convert::{error_to_js, field, files, from_js};
 use self::device::{Device, load, turns};
 use self::js_store::JsStore;
-use crate::agents::{Clock, ExtractFrom, JournalIds, MemoryAgent, Models};
+use crate::agents::{Clock, ExtractFrom, JournalIds, MemoryAgent};
 use crate::bank::{Scope, Timestamp, journal_id, seeded_journal_id};
-use crate::checkpoint::WORD_VECTORS;
 use crate::error::{Error, Result};
 use crate::generation::Cancel;
-use crate::retrieval::Retriever;
 use crate::store::{InMemoryStore, IndexedDbStore, Store};
 
 thread_local! {
@@ -150,9 +148,8 @@ async fn create(
         (StoreKind::Custom, None) => return Err(Error::invalid("there is no custom store")),
     };
     let loaded = load(&bundle, device, adapter.as_ref(), &adapter_why, turns(turn), &tell).await?;
-    let retriever = Retriever::read(bundle.get(WORD_VECTORS).map(Vec::as_slice))?;
     drop(bundle);
-    let model = loaded.model.info().clone();
+    let model = loaded.models.answer_agent.info().clone();
     let info: Value = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "device": loaded.device,
@@ -170,8 +167,7 @@ async fn create(
         "name": name,
         "seed": seed.unwrap_or_default(),
     });
-    let models = Models::one(loaded.model).with_retriever(retriever);
-    let agent = MemoryAgent::new(models, store, clock(), journal_ids(seed));
+    let agent = MemoryAgent::new(loaded.models, store, clock(), journal_ids(seed));
     let context = Context { agent, extract_from, seed: seed.unwrap_or_default(), test, info };
     Ok(Engine { context: Rc::new(context), running: Rc::default() })
 }

@@ -34,6 +34,7 @@ pub(crate) fn model(context_length: usize, seed: u64, turn: Turn) -> Rc<LocalMod
         context_length,
         candidates_per_speaker: 12,
         manager_candidates: 5,
+        extractor_candidates: 0,
         fact_threshold: 0.0,
     };
     let template = ChatTemplate::new(None, Some(TEMPLATE)).unwrap();

@@ -37,6 +37,19 @@ impl ScriptedModel {
         model
     }
 
+    /// Is shown so many memories beside a turn that it takes facts out of.
+    pub(crate) fn with_extractor_candidates(
+        candidates: usize,
+        context: usize,
+        script: impl FnMut(&str, &str) -> Result<String> + 'static,
+    ) -> Rc<Self> {
+        let mut model = Self::with_context(context, script);
+        if let Some(own) = Rc::get_mut(&mut model) {
+            own.info.extractor_candidates = candidates;
+        }
+        model
+    }
+
     /// Prompts longer than `context` bytes do not fit.
     pub(crate) fn with_context(
         context: usize,
@@ -49,6 +62,7 @@ impl ScriptedModel {
             context_length: context,
             candidates_per_speaker: 12,
             manager_candidates: 5,
+            extractor_candidates: 0,
             fact_threshold: 0.0,
         };
         Rc::new(Self { info, script: RefCell::new(Box::new(script)), asked: RefCell::default() })

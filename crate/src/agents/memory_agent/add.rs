@@ -9,7 +9,8 @@ use super::super::Candidate;
 use super::super::extractor::{CONTEXT_TURNS, Fact, clean_turn};
 use super::{MemoryAgent, REDECISIONS};
 use crate::bank::{
-    Change, Draft, Memory, MemoryId, Operation, OperationKind, Receipt, Role, Scope, Turn, clean_text,
+    Change, Draft, Journal, Memory, MemoryId, Operation, OperationKind, Receipt, Role, Scope, Turn,
+    clean_text,
 };
 use crate::error::{Error, ErrorCode, Result};
 use crate::generation::{Cancel, Sampling};
@@ -125,7 +126,7 @@ impl MemoryAgent {
             return self.add_as_is(&turns, scope, options).await;
         }
         let _lock = self.store.lock(scope).await?;
-        let facts = self.facts(&context, &turns, options).await?;
+        let facts = self.facts(scope, &context, &turns, options).await?;
         options.report(|| Progress::Facts(facts.iter().map(|(fact, _)| fact.text.clone()).collect()));
         let mut conflicts = 0;
         loop {
@@ -154,15 +155,19 @@ impl MemoryAgent {
         }
     }
 
-    /// The facts of all turns that give any, each with its speaker.
+    /// The facts of all turns that give any, each with its speaker. They are taken out once, beside
+    /// the memories that the bank has before the first turn.
     async fn facts(
         &self,
+        scope: &Scope,
         before: &[Turn],
         turns: &[Turn],
         options: &AddOptions,
     ) -> Result<Vec<(Fact, String)>> {
         let heard: Vec<&Turn> = before.iter().chain(turns).filter(|turn| turn.role != Role::System).collect();
         let given = before.iter().filter(|turn| turn.role != Role::System).count();
+        let most = self.extractor.model().info().extractor_candidates;
+        let journal = if most > 0 { Some(self.journal(scope).await?) } else { None };
         let mut facts = Vec::new();
         for (place, turn) in heard.iter().enumerate().skip(given) {
             if !options.takes_facts_from(turn) {
@@ -172,10 +177,20 @@ impl MemoryAgent {
             let context: Vec<Turn> =
                 heard[place.saturating_sub(CONTEXT_TURNS)..place].iter().map(|&turn| turn.clone()).collect();
             let sampling = options.sampling_of(&[0, place as u64]);
-            let found = self.extractor.extract(&context, turn, sampling, &options.cancel).await?;
+            let memories =
+                journal.iter().flat_map(|journal| self.related(journal, turn, most)).collect::<Vec<_>>();
+            let found = self.extractor.extract(&memories, &context, turn, sampling, &options.cancel).await?;
             facts.extend(found.into_iter().map(|fact| (fact, turn.speaker.clone())));
         }
         Ok(facts)
+    }
+
+    /// The texts of the speaker's memories that a turn may have to do with, best last.
+    fn related(&self, journal: &Journal, turn: &Turn, most: usize) -> Vec<String> {
+        let own: Vec<&Memory> =
+            journal.bank().memories().filter(|memory| memory.speaker == turn.speaker).collect();
+        let found = self.retriever.for_fact(&own, &turn.content, &turn.speaker, most);
+        found.into_iter().map(|found| own[found.place].text.clone()).collect()
     }
 
     async fn decide_on(

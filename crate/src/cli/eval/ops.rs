@@ -18,7 +18,7 @@ use crate::cli::progress::Progress;
 use crate::datasets::synthetic::OpsCase;
 use crate::error::{Error, ErrorCode, Result};
 use crate::evaluation::{
-    OpsOutcome, OpsTotals, PlaceTotals, Share, ops_totals, read_cases, run_case, run_places,
+    OpsOutcome, OpsTotals, PlaceTotals, Share, ops_totals, read_cases, run_case, run_places, with_given_facts,
 };
 use crate::generation::Cancel;
 
@@ -44,6 +44,10 @@ pub(super) struct Arguments {
     /// place among the memories in turn.
     #[arg(long, conflicts_with_all = ["out", "worst"])]
     places: bool,
+    /// Give the manager the fact that each case states (none where it states none), in the
+    /// extractor's place.
+    #[arg(long, conflicts_with = "places")]
+    given_facts: bool,
     /// Print this many cases that failed, the surest mistakes first.
     #[arg(long, value_name = "N", default_value_t = 0)]
     worst: usize,
@@ -87,7 +91,9 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     let mut progress = Progress::new(cases.len() as u64);
     let mut outcomes = Vec::with_capacity(cases.len());
     for case in &cases {
-        let outcome = block_on(run_case(&models, case, arguments.seed, &cancel))
+        let given = arguments.given_facts.then(|| with_given_facts(&models, case));
+        let models = given.as_ref().unwrap_or(&models);
+        let outcome = block_on(run_case(models, case, arguments.seed, &cancel))
             .map_err(|error| Error::new(error.code(), format!("case {}: {}", case.id, error.message())))?;
         outcomes.push(outcome);
         progress.at(outcomes.len() as u64, cases.len() as u64, "cases", output);

@@ -8,7 +8,7 @@
 //! . Ana: so where are you these days?                     up to two turns of context
 //! > user: Still unpacking, but the flat in Mechelen is ours   the turn
 //! ~ Lives in Mechelen ~ Lives in Ghent ~ Lives in Mechelen    a fact, and what to do with it
-//! ? Which town do I live in? ~ Lives in Mechelen ~ Mechelen   a question to the memories after
+//! ? Which town do I live in? ~ Lives in Mechelen ~ Mechelen   questions to the memories after
 //! ```
 //!
 //! Facts are `+ fact` (ADD), `~ fact ~ memory ~ new text` (UPDATE), `- fact ~ memory` (DELETE) and
@@ -26,8 +26,25 @@ pub use parse::parse;
 pub use variants::Writer;
 
 /// The committed files; each is a name for errors and its text.
-const FILES: &[(&str, &str)] =
-    &[("sample.txt", include_str!("sample.txt")), ("work_and_money.txt", include_str!("work_and_money.txt"))];
+const FILES: &[(&str, &str)] = &[
+    ("sample.txt", include_str!("sample.txt")),
+    ("work_and_money.txt", include_str!("work_and_money.txt")),
+    ("changes_and_talk.txt", include_str!("changes_and_talk.txt")),
+    ("changes.txt", include_str!("changes.txt")),
+    ("chat.txt", include_str!("chat.txt")),
+    ("context.txt", include_str!("context.txt")),
+    ("endings.txt", include_str!("endings.txt")),
+    ("family.txt", include_str!("family.txt")),
+    ("health.txt", include_str!("health.txt")),
+    ("hobbies.txt", include_str!("hobbies.txt")),
+    ("homes.txt", include_str!("homes.txt")),
+    ("pets.txt", include_str!("pets.txt")),
+    ("plain.txt", include_str!("plain.txt")),
+    ("work.txt", include_str!("work.txt")),
+];
+
+/// Banks and questions to them.
+const QUESTIONS: &[(&str, &str)] = &[("questions.txt", include_str!("questions.txt"))];
 
 /// Who said what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +110,7 @@ pub struct Situation {
     /// What it states, in order of mention.
     pub facts: Vec<Statement>,
     /// What is asked afterwards.
-    pub question: Option<Question>,
+    pub questions: Vec<Question>,
 }
 
 impl Situation {
@@ -123,7 +140,7 @@ impl Situation {
         self.memories.iter().map(|text| &text[..]).chain(said.flat_map(|s| [&s.speaker[..], &s.text]))
     }
 
-    /// Facts, new texts, the question and its answer.
+    /// Facts, new texts, the questions and their answers.
     fn written(&self) -> impl Iterator<Item = &str> {
         let facts = self.facts.iter().flat_map(|statement| {
             let text = match &statement.decided {
@@ -132,7 +149,7 @@ impl Situation {
             };
             [Some(&statement.fact[..]), text].into_iter().flatten()
         });
-        let question = self.question.iter().flat_map(|question| {
+        let question = self.questions.iter().flat_map(|question| {
             let answer = question.answer.as_ref().map(|(_, text)| &text[..]);
             [Some(&question.text[..]), answer].into_iter().flatten()
         });
@@ -159,18 +176,31 @@ impl Situation {
                     },
                 })
                 .collect(),
-            question: self.question.as_ref().map(|question| Question {
-                text: rewrite(&question.text),
-                answer: question.answer.as_ref().map(|(used, text)| (*used, rewrite(text))),
-            }),
+            questions: self
+                .questions
+                .iter()
+                .map(|question| Question {
+                    text: rewrite(&question.text),
+                    answer: question.answer.as_ref().map(|(used, text)| (*used, rewrite(text))),
+                })
+                .collect(),
         }
     }
 }
 
-/// All situations. An error names every line that is wrong.
+/// All situations but those that are there for their questions. An error names every line that is wrong.
 pub fn load() -> Result<Vec<Situation>> {
+    read(FILES)
+}
+
+/// Banks with questions to them, whose turns say nothing.
+pub fn load_questions() -> Result<Vec<Situation>> {
+    read(QUESTIONS)
+}
+
+fn read(files: &[(&str, &str)]) -> Result<Vec<Situation>> {
     let (mut all, mut errors) = (Vec::new(), Vec::new());
-    for (name, text) in FILES {
+    for (name, text) in files {
         match parse(name, text) {
             Ok(own) => all.extend(own),
             Err(error) => errors.push(error.message().to_owned()),

@@ -22,8 +22,15 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Situation>> {
     let (mut all, mut errors, mut turns) = (Vec::new(), Vec::new(), BTreeSet::new());
     for block in lines.split(|(_, line)| line.trim().is_empty()).filter(|block| !block.is_empty()) {
         match situation(block) {
-            Ok(own) if turns.insert(own.turn.text.to_lowercase()) => all.push(own),
-            Ok(_) => errors.push(format!("{file}, line {}: this turn stands there twice", block[0].0)),
+            // A bank that is asked may be beside any small talk.
+            Ok(own) if !own.facts.is_empty() || own.questions.is_empty() => {
+                if turns.insert(own.turn.text.to_lowercase()) {
+                    all.push(own);
+                } else {
+                    errors.push(format!("{file}, line {}: this turn stands there twice", block[0].0));
+                }
+            }
+            Ok(own) => all.push(own),
             Err((number, why)) => errors.push(format!("{file}, line {number}: {why}")),
         }
     }
@@ -39,7 +46,7 @@ struct Draft {
     facts: Vec<Statement>,
     /// The texts after the facts so far, by their places.
     bank: Vec<Option<String>>,
-    question: Option<Question>,
+    questions: Vec<Question>,
 }
 
 fn situation(block: &[(usize, &str)]) -> Result<Situation, (usize, String)> {
@@ -48,8 +55,8 @@ fn situation(block: &[(usize, &str)]) -> Result<Situation, (usize, String)> {
         draft.read(line.trim()).map_err(|why| (*number, why))?;
     }
     match draft {
-        Draft { memories, context, turn: Some(turn), facts, question, .. } => {
-            Ok(Situation { memories, context, turn, facts, question })
+        Draft { memories, context, turn: Some(turn), facts, questions, .. } => {
+            Ok(Situation { memories, context, turn, facts, questions })
         }
         _ => Err((block[0].0, "a case without a turn (`> speaker: text`)".to_owned())),
     }
@@ -61,7 +68,7 @@ impl Draft {
         if line.chars().any(char::is_control) {
             return Err("a control character".to_owned());
         }
-        if self.question.is_some() {
+        if !self.questions.is_empty() && kind != "?" {
             return Err("a line behind the question".to_owned());
         }
         let before = matches!(kind, "@" | "." | ">");
@@ -102,7 +109,10 @@ impl Draft {
                 let target = self.place(memory)?;
                 self.facts.push(Statement { fact: filled(fact)?, decided: Decided::Noop { target } });
             }
-            ("?", _) => self.question = Some(self.question(rest)?),
+            ("?", _) => {
+                let question = self.question(rest)?;
+                self.questions.push(question);
+            }
             ("+" | "~" | "-" | "=", _) => return Err(format!("not the parts of a {kind} line: {rest:?}")),
             _ => return Err(format!("an unknown kind of line: {line:?}")),
         }

@@ -27,7 +27,7 @@ fn a_situation_is_read_line_by_line() {
     assert_eq!(own.facts[0].decided, Decided::Update { target: 0, text: "Lives in Brumath".into() });
     assert_eq!(own.facts[1].decided, Decided::Delete { target: 1 });
     assert_eq!(own.facts[2], Statement { fact: "House number is 34".into(), decided: Decided::Add });
-    assert_eq!(own.question.as_ref().unwrap().answer, Some((0, "Brumath".into())));
+    assert_eq!(own.questions[0].answer, Some((0, "Brumath".into())));
     assert_eq!(own.bank(0), [Some(("Lives in Lyon", None)), Some(("Sister Kalinda is a nurse", None))]);
     assert_eq!(
         own.bank(3),
@@ -97,7 +97,7 @@ fn a_name_and_a_number_change_wherever_they_stand() {
         }
         assert_eq!(own.facts[0].decided, Decided::Update { target: 0, text: format!("Lives in {town}") });
         assert_eq!(own.facts[1].fact, format!("Sister {sister} is no longer a nurse"));
-        assert_eq!(own.question.as_ref().unwrap().answer, Some((0, town.clone())));
+        assert_eq!(own.questions[0].answer, Some((0, town.clone())));
         assert_eq!((&own.turn.speaker[..], number.len()), ("Ines", 2));
         towns += usize::from(town != "Brumath");
         sisters += usize::from(sister != "Kalinda");
@@ -137,7 +137,7 @@ fn names_of_the_test_split_give_way_in_every_variant() {
         let own = writer.variant(&all[0], copy).unwrap();
         assert!(own.texts().all(|text| !text.contains(kept)), "{own:?}");
         let name = own.memories[0].strip_prefix("Has a sister named ").unwrap();
-        assert_eq!(own.question.unwrap().answer, Some((0, name.to_owned())));
+        assert_eq!(own.questions[0].answer.clone(), Some((0, name.to_owned())));
     }
 }
 

@@ -47,6 +47,7 @@ fn model_of(config: &DecoderConfig, context_length: usize, turn: Turn) -> LocalM
         context_length,
         candidates_per_speaker: 12,
         manager_candidates: 5,
+        extractor_candidates: 0,
         fact_threshold: 0.0,
     };
     let template = ChatTemplate::new(None, Some(TEMPLATE)).unwrap();

@@ -5,7 +5,7 @@ use crate::training::SftConfig;
 
 fn config() -> DataConfig {
     let text = include_str!("../../../../configs/nano.toml");
-    let freeform = Some(FreeformConfig { share: 0.3, copies: 3 });
+    let freeform = Some(FreeformConfig { share: 0.3, answer_share: None, copies: 3 });
     DataConfig { freeform, ..SftConfig::parse(text).unwrap().data }
 }
 
@@ -80,6 +80,50 @@ fn a_memory_is_changed_ended_and_repeated() {
 }
 
 #[test]
+fn questions_to_one_bank_share_their_memories() {
+    let text = "\
+@ Has a dog named Rex
+@ Plays the cello
+@ Sister lives in Graz
+> user: hey, quick question
+? What's my dog called? ~ Has a dog named Rex ~ Rex
+? which instrument do I play ~ Plays the cello ~ the cello
+? Do I have a brother? ~ ~ unknown
+";
+    let cases = made(text);
+    assert_eq!(kinds(&cases), ["free/none", "free/known", "free/known", "free/unknown"]);
+    let memories = |case: &Case| {
+        let (memories, question) = case.messages[1].content.rsplit_once("> ").unwrap();
+        (memories.to_owned(), question.to_owned())
+    };
+    let [first, second, third] = [1, 2, 3].map(|place: usize| memories(&cases[place]));
+    assert!(first.0 == second.0 && second.0 == third.0, "{first:?} {second:?} {third:?}");
+    assert_eq!(second.1, "which instrument do I play");
+    let place = first.0.lines().position(|line| line.contains("cello")).unwrap() - 1;
+    assert_eq!(cases[2].completion, format!(r#"{{"memories":["{place}"],"answer":" the cello"}}"#));
+    assert_eq!(cases[3].completion, r#"{"memories":[],"answer":" I don't know"}"#);
+}
+
+#[test]
+fn the_extractor_is_shown_the_bank() {
+    let mut config = config();
+    config.extractor_candidates = 2;
+    let text = "@ Has a dog named Rex\n@ Plays the cello\n@ Likes tea\n> user: Rex barked\n";
+    let all = parse("a.txt", text).unwrap();
+    let writer = Writer::new(config.seed, &all);
+    let own = writer.variant(&all[0], 0).unwrap();
+    let mut most = 0;
+    for copy in 0..20 {
+        let groups = situation_cases(&config, &own, &Others::new(std::iter::empty()), copy);
+        let prompt = &groups[0][0].messages[1].content;
+        let shown: Vec<&str> = prompt.lines().filter(|line| line.starts_with("- ")).collect();
+        assert!(shown.len() <= 2 && (shown.len() < 2 || shown[1] == "- Has a dog named Rex"), "{prompt}");
+        most = most.max(shown.len());
+    }
+    assert_eq!(most, 2);
+}
+
+#[test]
 fn nothing_is_extracted_from_talk_and_the_same_statement_asks_no_model() {
     let cases = made("> user: lovely weather\n");
     assert_eq!(kinds(&cases), ["free/none"]);
@@ -102,7 +146,7 @@ fn banks_are_filled_up_with_what_contradicts_nothing() {
         let text = others.compatible(&bank, &mut random);
         assert!(text.is_none_or(|text| matches!(text, "Likes tea" | "Has a cat named Tom")), "{text:?}");
         // Where the dog's name is asked for, another dog's would be an answer.
-        let text = others.beside(&bank, "What is my dog's age?", &mut random);
+        let text = others.beside(&bank, &["What is my dog's age?"], &mut random);
         assert!(text.is_none_or(|text| text == "Lives in Rome"), "{text:?}");
     }
 }
