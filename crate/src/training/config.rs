@@ -411,20 +411,24 @@ mod tests {
 
     #[test]
     fn the_committed_configurations_are_read_and_senseless_ones_are_refused() {
-        let text = include_str!("../../../configs/situations.toml");
-        for text in
-            [text, include_str!("../../../configs/nano.toml"), include_str!("../../../configs/prefix.toml")]
-        {
+        let text = include_str!("../../../configs/extractor.toml");
+        for text in [
+            text,
+            include_str!("../../../configs/manager.toml"),
+            include_str!("../../../configs/nano.toml"),
+            include_str!("../../../configs/prefix.toml"),
+        ] {
             let config = SftConfig::parse(text).unwrap();
             assert_eq!(SftConfig::parse(&toml::to_string(&config).unwrap()).unwrap(), config);
         }
         for (from, to, word) in [
             ("max_steps", "max_stepz", "max_stepz"),
-            ("seed = 23", "seed = -1", "seed"),
+            ("seed = 29", "seed = -1", "seed"),
             ("head_dim = 64", "head_dim = 63", "model"),
             ("learning_rate = ", "learning_rate = -", "learning_rate"),
-            ("share = 0.3", "share = 1.5", "freeform.share"),
-            ("copies = 8", "copies = 0", "freeform.copies"),
+            ("share = 0.6", "share = 1.5", "freeform.share"),
+            ("share = 0.6", "share = 0.6, answer_share = -1.0", "answer_share"),
+            ("copies = 10", "copies = 0", "freeform.copies"),
         ] {
             let error = SftConfig::parse(&text.replacen(from, to, 1)).unwrap_err();
             assert!(error.message().contains(word), "{error}");
