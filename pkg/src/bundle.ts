@@ -1,14 +1,19 @@
-/** Gets the files of a model bundle. The engine checks their hashes. */
+/** Gets the files of a model bundle: of nano, of files that were chosen, of a URL, of the hub. */
 
-import { abortError, MemoryR1Error } from "./errors.js";
+import { abortError } from "./errors.js";
+import { download } from "./models/download.js";
+import { brokenFile, type Wanted } from "./models/integrity.js";
+import { readManifest } from "./models/manifest.js";
+import { type Network, PATIENCE } from "./models/network.js";
+import { type OnBytes, Tally } from "./models/progress.js";
+import { loadRemote } from "./models/remote.js";
+import { folderOf } from "./models/source.js";
+import { noManifest, readSmall } from "./models/survey.js";
 import { readLocalFile } from "./platform.js";
 import type { ModelSource } from "./protocol.js";
 
 /** The files of a bundle by their names. */
 export type BundleFiles = Map<string, Uint8Array>;
-
-/** Bytes so far, of how many. */
-export type OnBytes = (loaded: number, total: number) => void;
 
 /** The files of nano, each named in full so that a bundler finds and ships them. */
 function nanoUrl(name: string): URL | undefined {
@@ -38,146 +43,77 @@ function nanoUrl(name: string): URL | undefined {
   }
 }
 
-/** What the engine reads; licences and the like stay where they are. */
-const READ = /\.safetensors$|\.jinja$|config\.json$|tokenizer\.json$|lexicon\.txt$/;
-
-interface Listed {
-  name: string;
-  size: number;
-}
-
-/** Reads the manifest, then every file that it lists. */
+/**
+ * Gets every file of a model that the engine reads. What comes over the network from a URL or the hub
+ * is checked, and kept where there is Cache Storage; of the rest the engine checks the hashes.
+ * `patience` is for the tests.
+ */
 export async function loadBundle(
   source: ModelSource,
   onBytes: OnBytes,
   signal?: AbortSignal,
+  patience: Partial<typeof PATIENCE> = {},
 ): Promise<BundleFiles> {
-  const open = opener(source, signal);
-  const manifest = await open("manifest.json", () => {});
-  const listed = readList(manifest);
-  const total = listed.reduce((sum, file) => sum + file.size, manifest.length);
-  let done = manifest.length;
-  onBytes(done, total);
-  const files: BundleFiles = new Map([["manifest.json", manifest]]);
-  for (const { name, size } of listed) {
-    if (name === "manifest.json") continue;
-    const bytes = await open(name, (loaded) => onBytes(done + Math.min(loaded, size), total), size);
-    files.set(name, bytes);
-    done += size;
-    onBytes(done, total);
+  const tally = new Tally(onBytes);
+  const network: Network = {
+    headers: {},
+    signal,
+    ...PATIENCE,
+    ...patience,
+    onNote: (text) => tally.say(text),
+  };
+  if (source.kind === "hub") return loadRemote(folderOf(source), network, tally);
+  if (source.kind === "url" && /^https?:/i.test(source.url)) {
+    return loadRemote(folderOf(source), network, tally);
   }
+  return loadListed(opener(source, network, tally), tally);
+}
+
+type Open = (file: Wanted) => Promise<Uint8Array>;
+
+/** Reads the manifest, then every file that it lists. */
+async function loadListed(open: Open, tally: Tally): Promise<BundleFiles> {
+  const files: BundleFiles = new Map();
+  const add = async (file: Wanted) => {
+    const bytes = await open(file);
+    files.set(file.name, bytes);
+    return bytes;
+  };
+  const manifest = await add({ name: "manifest.json" });
+  const listed = readManifest(manifest);
+  tally.expect(listed);
+  tally.loaded("manifest.json", manifest.length);
+  for (const file of listed) tally.loaded(file.name, (await add(file)).length);
   return files;
 }
 
-type Open = (name: string, onLoaded: (loaded: number) => void, size?: number) => Promise<Uint8Array>;
-
-function opener(source: ModelSource, signal: AbortSignal | undefined): Open {
+function opener(
+  source: Extract<ModelSource, { kind: "nano" | "url" | "files" }>,
+  network: Network,
+  tally: Tally,
+): Open {
   if (source.kind === "files") {
     const byName = new Map(source.files.map(({ name, data }) => [name, data]));
-    return async (name) => {
+    return async ({ name }) => {
       const file = byName.get(name);
-      if (file === undefined) throw missing(name, "is not among the chosen files");
-      if (signal?.aborted) throw abortError(signal);
+      if (file === undefined) throw brokenFile(name, "is not among the chosen files");
+      if (network.signal?.aborted) throw abortError(network.signal);
       return new Uint8Array(await file.arrayBuffer());
     };
   }
-  const base =
-    source.kind === "url" ? new URL(source.url.endsWith("/") ? source.url : `${source.url}/`) : null;
-  return (name, onLoaded, size) => {
+  const base = source.kind === "url" ? folderOf(source).base : null;
+  return async ({ name, size }) => {
     const url = base === null ? nanoUrl(name) : new URL(name, base);
-    if (url === undefined) throw missing(name, "is not shipped with the package");
-    return download(url, name, onLoaded, size, signal);
+    if (url === undefined) throw brokenFile(name, "is not shipped with the package");
+    if (network.signal?.aborted) throw abortError(network.signal);
+    const local = await readLocalFile(url);
+    if (local !== null) return local;
+    if (size === undefined) {
+      const manifest = await readSmall(url, network, "default");
+      if (manifest === null) throw noManifest(new URL(".", url).href);
+      return manifest;
+    }
+    const onLoaded = (loaded: number) => tally.loaded(name, loaded);
+    return (await download(url, { name, size }, { network, pieces: null, cache: "default", onLoaded })).bytes;
   };
-}
-
-async function download(
-  url: URL,
-  name: string,
-  onLoaded: (loaded: number) => void,
-  size: number | undefined,
-  signal: AbortSignal | undefined,
-): Promise<Uint8Array> {
-  if (signal?.aborted) throw abortError(signal);
-  const local = await readLocalFile(url);
-  if (local !== null) return local;
-  try {
-    const response = await fetch(url, signal === undefined ? {} : { signal });
-    if (!response.ok) {
-      const status = `${url.href} answered ${response.status}`;
-      // The manifest says that the file is there: the bundle is broken, not the network.
-      if (response.status === 404 && name !== "manifest.json") throw missing(name, `is missing: ${status}`);
-      throw new MemoryR1Error("NOT_REACHABLE", `the model cannot be downloaded: ${status}`);
-    }
-    return await readBody(response, onLoaded, size);
-  } catch (error) {
-    if (signal?.aborted) throw abortError(signal);
-    if (error instanceof MemoryR1Error) throw error;
-    throw new MemoryR1Error("NOT_REACHABLE", `the model cannot be downloaded from ${url.href}`, {
-      cause: error,
-    });
-  }
-}
-
-/** The bytes of an answer, counted as they come. `size` is a hint. */
-export async function readBody(
-  response: Response,
-  onLoaded: (loaded: number) => void,
-  size?: number,
-): Promise<Uint8Array> {
-  if (response.body === null) return new Uint8Array(await response.arrayBuffer());
-  let bytes = new Uint8Array(size ?? 65_536);
-  let loaded = 0;
-  const reader = response.body.getReader();
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) break;
-    if (loaded + value.length > bytes.length) {
-      const larger = new Uint8Array(Math.max(bytes.length * 2, loaded + value.length));
-      larger.set(bytes.subarray(0, loaded));
-      bytes = larger;
-    }
-    bytes.set(value, loaded);
-    loaded += value.length;
-    onLoaded(loaded);
-  }
-  return loaded === bytes.length ? bytes : bytes.slice(0, loaded);
-}
-
-function readList(manifest: Uint8Array): Listed[] {
-  let files: unknown;
-  try {
-    files = (JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(manifest)) as { files?: unknown })
-      ?.files;
-  } catch (error) {
-    throw new MemoryR1Error(
-      "MODEL_INTEGRITY",
-      "the bundle's manifest.json is not JSON; get the bundle again",
-      {
-        cause: error,
-      },
-    );
-  }
-  if (typeof files !== "object" || files === null) {
-    throw new MemoryR1Error(
-      "MODEL_INTEGRITY",
-      "the bundle's manifest.json lists no files; get the bundle again",
-    );
-  }
-  const entries = Object.entries(files as Record<string, { size?: unknown } | null>);
-  return entries
-    .filter(([name]) => READ.test(name))
-    .map(([name, entry]) => {
-      const size = entry?.size;
-      if (!/^[\w-][\w.-]*$/.test(name) || typeof size !== "number" || !(size >= 0 && size < 2 ** 32)) {
-        throw new MemoryR1Error(
-          "MODEL_INTEGRITY",
-          `the bundle's manifest.json lists ${JSON.stringify(name)} wrongly`,
-        );
-      }
-      return { name, size };
-    });
-}
-
-function missing(name: string, why: string): MemoryR1Error {
-  return new MemoryR1Error("MODEL_INTEGRITY", `the bundle's file ${name} ${why}; get the bundle again`);
 }

@@ -5,6 +5,7 @@ import * as convert from "./convert.js";
 import { abortError, invalid } from "./errors.js";
 import { InProcess } from "./in_process.js";
 import { InWorker } from "./in_worker.js";
+import { readSource } from "./models/source.js";
 import type { EngineOptions, ModelSource } from "./protocol.js";
 import { MemoryStore } from "./store_calls.js";
 import type { CreateOptions, Info, LoadProgress, Store } from "./types.js";
@@ -51,7 +52,7 @@ export function read(
   const store = kept === "memory" && worker ? new MemoryStore() : kept;
   return {
     engine: {
-      model: readModel(options.model ?? "nano"),
+      model: readModel(options.model ?? "nano", options.hub),
       device,
       store: typeof store === "string" ? store : "custom",
       name: convert.wellFormed(name),
@@ -79,31 +80,16 @@ function readStore(store: CreateOptions["store"]): "indexeddb" | "memory" | Stor
   return store;
 }
 
-function readModel(model: NonNullable<CreateOptions["model"]>): ModelSource {
-  if (model === "nano") return { kind: "nano" };
-  if (model instanceof URL) return { kind: "url", url: model.href };
-  if (typeof model === "string") return { kind: "url", url: modelUrl(model) };
+function readModel(model: NonNullable<CreateOptions["model"]>, hub: CreateOptions["hub"]): ModelSource {
+  if (typeof model === "string" || model instanceof URL) return readSource(model, hub);
   if (typeof model !== "object" || model === null || !(Symbol.iterator in model)) {
-    throw invalid(`model must be "nano", the URL of a bundle's folder, or its files`);
+    throw invalid(`model must be "nano", a URL, owner/name on Hugging Face, or the files of a bundle`);
   }
   const files = [...model];
   if (files.length === 0 || !files.every((file) => file instanceof File)) {
     throw invalid("a model's files must be File objects, and there must be some");
   }
   return { kind: "files", files: files.map((file) => ({ name: file.name, data: file })) };
-}
-
-function modelUrl(model: string): string {
-  if (/^[\w-][\w.-]*\/[\w.-]+$/.test(model)) return `https://huggingface.co/${model}/resolve/main/`;
-  const base =
-    (globalThis as { document?: { baseURI: string } }).document?.baseURI ?? globalThis.location?.href;
-  try {
-    return new URL(model, base).href;
-  } catch (error) {
-    throw invalid(
-      `${JSON.stringify(model)} is not "nano", a URL, or owner/name on Hugging Face: ${String(error)}`,
-    );
-  }
 }
 
 /** The answer may wait for the user, and `info` looks it up; nobody waits for it here. */

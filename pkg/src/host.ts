@@ -5,6 +5,7 @@ import type { Method } from "./backend.js";
 import { loadBundle } from "./bundle.js";
 import { publicScope, scope as readScope, type WireScope } from "./convert.js";
 import { abortError, MemoryR1Error, toWire } from "./errors.js";
+import type { Note } from "./models/progress.js";
 import { makeYield, probeAdapter, readLocalFile } from "./platform.js";
 import type { EngineOptions, StoreMethod } from "./protocol.js";
 import type { Info, LoadProgress, Scope } from "./types.js";
@@ -30,11 +31,20 @@ export class Host {
 
   static async create(options: EngineOptions, hooks: HostHooks): Promise<Host> {
     const progress = new Progress(hooks.onProgress);
+    const bundle = loadBundle(
+      options.model,
+      (loaded, total, note) => progress.bytes("download", loaded, total, note),
+      hooks.signal,
+    );
     const [, files, gpu] = await Promise.all([
       loadEngine(progress, hooks),
-      loadBundle(options.model, (loaded, total) => progress.bytes("download", loaded, total), hooks.signal),
+      bundle,
       options.device === "cpu" ? { adapter: null, why: "the CPU was asked for" } : probeAdapter(),
-    ]);
+    ]).catch(async (error: unknown) => {
+      // A cancelled download keeps what has come before this thread may end.
+      if (hooks.signal?.aborted) await bundle.catch(() => {});
+      throw error;
+    });
     if (hooks.signal?.aborted) throw abortError(hooks.signal);
     on_panic((message: string) => hooks.onTrap(message));
     const engine = await Engine.create(
@@ -150,19 +160,20 @@ class Progress {
     this.#report = report;
   }
 
-  bytes(stage: "engine" | "download", loaded: number, total: number): void {
+  bytes(stage: "engine" | "download", loaded: number, total: number, note?: Note): void {
     this.#parts[stage] = total > 0 ? Math.min(1, loaded / total) : 0;
-    this.#send(stage, loaded, total, stage === "engine" ? "Loading the engine" : "Downloading the model");
+    const text = stage === "engine" ? "Loading the engine" : "Downloading the model";
+    this.#send(stage, loaded, total, note ?? { text });
   }
 
   stage(stage: LoadProgress["stage"], text: string): void {
     this.#parts.after = { engine: 0, download: 0, model: 0.2, device: 0.4, check: 0.7, ready: 1 }[stage];
-    this.#send(stage, 0, 0, text);
+    this.#send(stage, 0, 0, { text });
   }
 
-  #send(stage: LoadProgress["stage"], loaded: number, total: number, text: string): void {
+  #send(stage: LoadProgress["stage"], loaded: number, total: number, note: Note): void {
     const { engine, download, after } = this.#parts;
     this.#best = stage === "ready" ? 1 : Math.max(this.#best, 0.4 * engine + 0.4 * download + 0.2 * after);
-    this.#report({ stage, loaded, total, progress: this.#best, text });
+    this.#report({ stage, loaded, total, progress: this.#best, ...note });
   }
 }

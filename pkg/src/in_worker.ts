@@ -16,6 +16,8 @@ export interface WorkerPort extends Port<ToWorker, FromWorker> {
 
 /** How long a worker may take to close its store before it is ended. */
 const CLOSE_MS = 2_000;
+/** How long one that is cancelled while it loads may take to keep what has come of a model. */
+const STOP_MS = 500;
 
 interface Pending {
   resolve(value: unknown): void;
@@ -61,20 +63,26 @@ export class InWorker implements Backend {
   ): Promise<InWorker> {
     const { signal } = callbacks;
     const self = new InWorker(options, callbacks, makeWorker);
-    const stop = () => self.#starting?.reject(abortError(signal));
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const stop = () => {
+      self.#worker?.post({ type: "stop" });
+      timer = setTimeout(() => self.#starting?.reject(abortError(signal)), STOP_MS);
+    };
     signal?.addEventListener("abort", stop, { once: true });
     try {
-      await self.#start(options);
+      await self.#start(options).catch((error: unknown) => {
+        self.#drop();
+        // A GPU can break the engine where a CPU would not.
+        const onGpu = options.device === "auto" && error instanceof MemoryR1Error && BROKEN.has(error.code);
+        if (!onGpu || signal?.aborted) throw error;
+        return self.#start({ ...options, device: "cpu" });
+      });
+      if (signal?.aborted) throw abortError(signal);
     } catch (error) {
       self.#drop();
-      // A GPU can break the engine where a CPU would not.
-      const onGpu = options.device === "auto" && error instanceof MemoryR1Error && BROKEN.has(error.code);
-      if (!onGpu || signal?.aborted) throw error;
-      await self.#start({ ...options, device: "cpu" }).catch((second: unknown) => {
-        self.#drop();
-        throw second;
-      });
+      throw signal?.aborted ? abortError(signal) : error;
     } finally {
+      clearTimeout(timer);
       signal?.removeEventListener("abort", stop);
     }
     return self;

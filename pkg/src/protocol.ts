@@ -8,6 +8,7 @@ import type { ExtractFrom, LoadProgress } from "./types.js";
 export type ModelSource =
   | { kind: "nano" }
   | { kind: "url"; url: string }
+  | { kind: "hub"; repository: string; revision: string; endpoint: string; token: string | null }
   // A cloned `File` loses its name in some places; a `Blob` has none to lose.
   | { kind: "files"; files: { name: string; data: Blob }[] };
 

@@ -1,5 +1,7 @@
 /** The shapes that the package's users see. No code lives here. */
 
+import type { ErrorCode } from "./errors.js";
+
 /** A moment: RFC 3339 or a date (`"2024-03-02"`), a `Date`, or milliseconds since 1970. */
 export type Timestamp = string | number | Date;
 
@@ -270,6 +272,28 @@ export interface BareAnswer {
   memories: BareMemory[];
 }
 
+/** Where `owner/name` is looked up. */
+export interface HubOptions {
+  /** The public Hugging Face hub by default; a mirror with the same URLs is as good. */
+  endpoint?: string | URL | undefined;
+  /** For repositories that are not for everybody: sent to the hub, and stored nowhere. */
+  token?: string | undefined;
+}
+
+/** A model from a URL or the hub of which this browser keeps something. */
+export interface KeptModel {
+  /** As `create` and `models.delete` take it. */
+  model: string;
+  /** The room that it takes. */
+  bytes: number;
+  /** How many of its files are there, whole. */
+  files: number;
+  /** Whether all of them are: then it is used without a network. */
+  complete: boolean;
+  /** RFC 3339. */
+  lastUsed: string;
+}
+
 /** Progress of loading, and of nothing else. */
 export interface LoadProgress {
   stage: "engine" | "download" | "model" | "device" | "check" | "ready";
@@ -280,6 +304,8 @@ export interface LoadProgress {
   progress: number;
   /** A sentence for the user. */
   text: string;
+  /** Where something went wrong that does not stop the loading: `QUOTA_EXCEEDED`, say. */
+  code?: ErrorCode | undefined;
 }
 
 /** What runs, where and why. */
@@ -314,8 +340,13 @@ export interface Info {
 
 /** Options of {@link MemoryR1.create}. */
 export interface CreateOptions extends Cancellable {
-  /** `"nano"` (bundled), the URL of a bundle's folder, its files, or a bundle's `owner/name` on Hugging Face. */
+  /**
+   * `"nano"` (bundled), the URL of a bundle's folder, its files, or a repository of the Hugging Face hub,
+   * `"owner/name"` or `"owner/name@revision"`: a bundle, or a plain model with its tokenizer. What comes
+   * from a URL or the hub is kept in Cache Storage, see {@link KeptModel}.
+   */
   model?: string | URL | Iterable<File> | undefined;
+  hub?: HubOptions | undefined;
   /** `"lexical"` (BM25) is the only one so far. */
   embedder?: "lexical" | undefined;
   /** `"indexeddb"` where there is one, else `"memory"`; or an object of yours. */

@@ -152,8 +152,11 @@ describe("options of create", () => {
     expect(model("https://a.example/b")).toEqual({ kind: "url", url: "https://a.example/b" });
     expect(model(new URL("https://a.example/b/"))).toEqual({ kind: "url", url: "https://a.example/b/" });
     expect(model("owner/some-model")).toEqual({
-      kind: "url",
-      url: "https://huggingface.co/owner/some-model/resolve/main/",
+      kind: "hub",
+      repository: "owner/some-model",
+      revision: "main",
+      endpoint: "https://huggingface.co",
+      token: null,
     });
     const files = [new File(["{}"], "manifest.json")];
     expect(model(files)).toEqual({ kind: "files", files: [{ name: "manifest.json", data: files[0] }] });

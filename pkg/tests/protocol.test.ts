@@ -253,6 +253,48 @@ describe("a worker", () => {
     expect(port.terminate).toHaveBeenCalledOnce();
   });
 
+  it("that is cancelled while it loads may first keep what it has", async () => {
+    let kept = false;
+    const { port1, port2 } = new MessageChannel();
+    open.push(() => port1.close());
+    const terminate = vi.fn(() => port1.close());
+    const makeHost: MakeHost = async (_options, { signal }) => {
+      await new Promise((resolve) => signal?.addEventListener("abort", resolve));
+      await later(50);
+      kept = true;
+      throw new DOMException("cancelled", "AbortError");
+    };
+    serve(
+      {
+        post: (message: FromWorker) => port2.postMessage(message),
+        listen: (listener) => {
+          port2.onmessage = (event) => listener(event.data as ToWorker);
+        },
+      },
+      makeHost,
+    );
+    const port: WorkerPort = {
+      post: (message) => port1.postMessage(message),
+      listen: (listener) => {
+        port1.onmessage = (event) => listener(event.data as FromWorker);
+      },
+      onError: () => {},
+      terminate,
+    };
+    const stop = new AbortController();
+    const starting = InWorker.start(
+      { ...OPTIONS, device: "auto" },
+      { ...quiet, signal: stop.signal },
+      () => port,
+    );
+    await later(5);
+    const late = new DOMException("late", "TimeoutError");
+    stop.abort(late);
+    await expect(starting).rejects.toBe(late);
+    expect(kept).toBe(true);
+    expect(terminate).toHaveBeenCalledOnce();
+  });
+
   it("calls the page's store, and gets its failures with their codes", async () => {
     const { make } = workers((hooks) => async (_id, _method, args) => {
       const [method, ...rest] = args as [never, ...unknown[]];
