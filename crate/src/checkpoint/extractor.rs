@@ -69,8 +69,13 @@ pub fn add_extractor(bundle: &mut Files, extractor: &Files) -> Result<()> {
         }
         manifest.files.insert(NOTICE.to_owned(), FileEntry::of(all));
     }
-    let commands = own.training.commands.into_iter().chain(manifest.training.commands);
-    manifest.training.commands = commands.collect();
+    let mut commands = own.training.commands;
+    for command in std::mem::take(&mut manifest.training.commands) {
+        if !commands.contains(&command) {
+            commands.push(command);
+        }
+    }
+    manifest.training.commands = commands;
     manifest.training.run = format!("{}; extractor: {}", manifest.training.run, own.training.run);
     manifest.extractor = Some(ExtractorEntry {
         architecture: own.architecture,

@@ -52,7 +52,10 @@ pub fn export(
     let commands = [
         (encoder && config.model_name_or_path.is_none()).then(|| "./build.sh encoder".to_owned()),
         Some(format!("memory-r1 train sft --config configs/{name}.toml")),
-        Some(format!("memory-r1 train export --config configs/{name}.toml --out pkg/models/{name}{formats}")),
+        Some(format!(
+            "memory-r1 train export --config configs/{name}.toml --name {name} --out {}{formats}",
+            out.display()
+        )),
     ];
     let options = PackOptions {
         name: name.to_owned(),

@@ -475,7 +475,7 @@ mod tests {
                 && files.contains_key("LICENSE-MIT")
                 && manifest.training.commands.len() == 3
         );
-        assert!(manifest.training.commands[2].ends_with("/nano --quantize q4 --embedding q8"));
+        assert!(manifest.training.commands[2].ends_with("/bundle --quantize q4 --embedding q8"));
         files.get_mut("model.safetensors").unwrap()[1000] ^= 1;
         assert!(crate::checkpoint::verify(&files).is_err());
     }
