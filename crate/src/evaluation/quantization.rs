@@ -85,13 +85,14 @@ pub async fn quantization_costs<B: Kernels>(
     let recorders: Vec<Rc<Recorder<B>>> =
         models.into_iter().map(|model| Rc::new(Recorder { model, calls: RefCell::default() })).collect();
     run.pass_cases(&recorders, &mut cost).await?;
+    let calls: Vec<_> = recorders.iter().map(|recorder| recorder.calls.take()).collect();
     let mut report = QuantizationReport { model: name, cases: cases.len(), tokens: 0, formats: vec![cost] };
     for format in others {
         let (models, mut cost) = run.load::<B>(format).await?;
         run.pass_cases(&models, &mut cost).await?;
         let (mut sum, mut tokens) = (0.0, 0);
-        for (recorder, model) in recorders.iter().zip(&models) {
-            for (request, ids) in recorder.calls.borrow().iter() {
+        for ((recorder, calls), model) in recorders.iter().zip(&calls).zip(&models) {
+            for (request, ids) in calls {
                 let wanted = recorder.model.distributions(request, ids, cancel).await?;
                 let own = model.distributions(request, ids, cancel).await?;
                 sum += wanted.iter().zip(&own).map(|(wanted, own)| divergence(wanted, own)).sum::<f64>();
