@@ -389,11 +389,11 @@ fn the_extractor_is_shown_what_the_speaker_has_to_do_with_the_turn() {
         ]
     );
 
-    // Where they do not fit they go, the worst first, and then the context.
+    // Where they do not fit they go, the worst first, and then the context; a quarter is for the answer.
     for (context, wanted) in [
-        (40, "- Has b\nbob: So?\n> ann: Nothing at all"),
-        (34, "bob: So?\n> ann: Nothing at all"),
-        (27, "> ann: Nothing at all"),
+        (56, "- Has b\nbob: So?\n> ann: Nothing at all"),
+        (44, "bob: So?\n> ann: Nothing at all"),
+        (32, "> ann: Nothing at all"),
     ] {
         let model = ScriptedModel::with_extractor_candidates(2, context, obedient);
         let extractor = Extractor::new(model.clone());

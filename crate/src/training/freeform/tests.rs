@@ -117,7 +117,9 @@ fn the_extractor_is_shown_the_bank() {
         let groups = situation_cases(&config, &own, &Others::new(std::iter::empty()), copy);
         let prompt = &groups[0][0].messages[1].content;
         let shown: Vec<&str> = prompt.lines().filter(|line| line.starts_with("- ")).collect();
-        assert!(shown.len() <= 2 && (shown.len() < 2 || shown[1] == "- Has a dog named Rex"), "{prompt}");
+        // The best last; a name of the test split has become another.
+        assert!(shown.len() <= 2, "{prompt}");
+        assert!(shown.len() < 2 || shown[1].starts_with("- Has a dog named "), "{prompt}");
         most = most.max(shown.len());
     }
     assert_eq!(most, 2);
