@@ -241,7 +241,8 @@ fn a_bundle_may_have_an_extractor_of_its_own() {
     assert_eq!((first.info().extractor_candidates, first.info().context_length), (0, 200));
 
     // It stays when the bundle is packed again, and goes with another of the same names.
-    let again = block_on(pack::<Flex>(&bundle, &options(), &FlexDevice)).unwrap();
+    let again = block_on(pack::<Flex>(&bundle, &PackOptions::of(Some(&manifest)), &FlexDevice)).unwrap();
+    assert_eq!(verify(&again).unwrap().unwrap().training, manifest.training);
     assert_eq!(again["extractor.safetensors"], bundle["extractor.safetensors"]);
     assert!(extractor(&again).unwrap().is_some());
     add_extractor(&mut bundle, &other).unwrap();

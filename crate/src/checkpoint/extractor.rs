@@ -76,7 +76,10 @@ pub fn add_extractor(bundle: &mut Files, extractor: &Files) -> Result<()> {
         }
     }
     manifest.training.commands = commands;
-    manifest.training.run = format!("{}; extractor: {}", manifest.training.run, own.training.run);
+    // An extractor that was taken out of this very bundle says already where both come from.
+    if manifest.training.run != own.training.run {
+        manifest.training.run = format!("{}; extractor: {}", manifest.training.run, own.training.run);
+    }
     manifest.extractor = Some(ExtractorEntry {
         architecture: own.architecture,
         quantization: own.quantization,
