@@ -1,9 +1,11 @@
 //! Hugging Face's layout and bundles: files to a model and back.
 //!
 //! A bundle is a folder in Hugging Face's layout with a [`Manifest`] that names every file's
-//! size and hash. Nothing here reads or writes a disk: files come and go as [`Files`].
+//! size and hash. Files come and go as [`Files`]; only the hub's cache is on a disk.
 
 mod extractor;
+#[cfg(not(target_arch = "wasm32"))]
+mod hub;
 mod manifest;
 mod pack;
 mod quantized;
@@ -16,6 +18,8 @@ use sha2::{Digest, Sha256};
 pub use extractor::{
     EXTRACTOR_CONFIG, EXTRACTOR_LEXICON, EXTRACTOR_WEIGHTS, ExtractorEntry, add_extractor, extractor,
 };
+#[cfg(not(target_arch = "wasm32"))]
+pub use hub::{Downloaded, Hub, HubName};
 pub use manifest::{FileEntry, MANIFEST, Manifest, Quantization, SelfCheck, TrainingRun, verify};
 pub use pack::{PackOptions, pack};
 pub use weights::{read_decoder, read_encoder, read_weights, write_decoder, write_weights};
@@ -47,9 +51,34 @@ pub const COMPANIONS: [&str; 6] = [
     WORD_VECTORS,
 ];
 
+/// What else is read of a model's folder, beside its weights and licences.
+const OTHERS: [&str; 10] = [
+    CONFIG,
+    INDEX,
+    MANIFEST,
+    POOLING,
+    SENTENCES,
+    EXTRACTOR_CONFIG,
+    EXTRACTOR_WEIGHTS,
+    EXTRACTOR_LEXICON,
+    "NOTICE",
+    "README.md",
+];
+
+/// Whether a file of a model's folder is one that a model is read from, its licence or its card. A
+/// checkpoint has an optimiser's state beside them, a repository the same weights in other formats.
+pub fn is_model_file(name: &str) -> bool {
+    let is_weights = name.starts_with("model") && name.ends_with(".safetensors") && !name.contains('/');
+    is_weights || OTHERS.contains(&name) || COMPANIONS.contains(&name) || name.starts_with("LICEN")
+}
+
 /// 64 hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::new(), |digits, byte| format!("{digits}{byte:02x}"))
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |digits, byte| format!("{digits}{byte:02x}"))
 }
 
 /// The sha256 of the weights; of the hashes one behind the other where there are several files of

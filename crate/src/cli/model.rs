@@ -9,10 +9,11 @@ use std::rc::Rc;
 use clap::Args;
 
 use super::device::Device;
+use super::output::Output;
+use super::progress::Progress;
 use crate::agents::Models;
 use crate::checkpoint::{
-    COMPANIONS, CONFIG, EXTRACTOR_CONFIG, EXTRACTOR_LEXICON, EXTRACTOR_WEIGHTS, Files, INDEX, MANIFEST,
-    POOLING, SENTENCES, WORD_VECTORS, extractor,
+    CONFIG, Downloaded, Files, Hub, HubName, POOLING, WORD_VECTORS, extractor, is_model_file,
 };
 use crate::error::{Error, ErrorCode, Result};
 use crate::generation::{Embedder, LanguageModel, LocalEmbedder, LocalModel, no_turn};
@@ -24,25 +25,14 @@ const VARIABLE: &str = "MEMORY_R1_MODEL";
 /// Where the repository keeps the model that ships with the package.
 const BUNDLED: &str = "pkg/models/nano";
 
-/// What is read of a folder beside the weights, licences and [`COMPANIONS`].
-const KNOWN: [&str; 9] = [
-    CONFIG,
-    INDEX,
-    MANIFEST,
-    SENTENCES,
-    EXTRACTOR_CONFIG,
-    EXTRACTOR_WEIGHTS,
-    EXTRACTOR_LEXICON,
-    "NOTICE",
-    "README.md",
-];
-
 /// Which model, and where it computes.
 #[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct ModelArguments {
-    /// The model's folder: a bundle, or Hugging Face's layout. Without it the one that the
-    /// variable MEMORY_R1_MODEL names, else the bundled nano.
-    #[arg(long, value_name = "DIR")]
+    /// The model's folder (a bundle, or Hugging Face's layout), or the name of a repository on the hub,
+    /// OWNER/NAME or OWNER/NAME@REVISION, which is downloaded once (HF_HOME, HF_TOKEN, HF_ENDPOINT and
+    /// HF_HUB_OFFLINE do what they do for Hugging Face's tools). Without it the one that the variable
+    /// MEMORY_R1_MODEL names, else the bundled nano.
+    #[arg(long, value_name = "DIR|NAME")]
     model: Option<PathBuf>,
     /// Where it computes.
     #[arg(long, value_enum, default_value_t)]
@@ -72,11 +62,11 @@ impl ModelArguments {
 
     /// Which folder it is in.
     pub(in crate::cli) fn folder(&self) -> Result<PathBuf> {
-        if let Some(folder) = &self.model {
-            return Ok(folder.clone());
+        if let Some(given) = &self.model {
+            return find_folder(given);
         }
-        if let Some(folder) = env::var_os(VARIABLE).filter(|folder| !folder.is_empty()) {
-            return Ok(PathBuf::from(folder));
+        if let Some(given) = env::var_os(VARIABLE).filter(|given| !given.is_empty()) {
+            return find_folder(Path::new(&given));
         }
         let program = env::current_exe().and_then(fs::canonicalize).ok();
         let starts = [program, env::current_dir().ok()];
@@ -145,8 +135,35 @@ pub(in crate::cli) fn on_backend<W: OnBackend>(device: Device, work: W) -> Resul
 /// The sentence encoder of a folder.
 pub(in crate::cli) fn load_embedder(folder: &Path, device: Device) -> Result<Rc<dyn Embedder>> {
     device.require()?;
-    load_on::<dyn Embedder>(device, &read_folder(folder)?).map_err(|error| {
+    let files = read_model(folder)?;
+    load_on::<dyn Embedder>(device, &files).map_err(|error| {
         Error::new(error.code(), format!("the encoder in {}: {}", folder.display(), error.message()))
+    })
+}
+
+/// The files of a model that a user means.
+pub(in crate::cli) fn read_model(given: &Path) -> Result<Files> {
+    read_folder(&find_folder(given)?)
+}
+
+/// The folder that a user means: one of this machine, or the model of that name on the hub, which is
+/// downloaded where it is not here yet.
+fn find_folder(given: &Path) -> Result<PathBuf> {
+    if given.is_dir() {
+        return Ok(given.to_owned());
+    }
+    let Some(name) = given.to_str().and_then(HubName::parse) else {
+        return Err(Error::new(ErrorCode::NotReachable, format!("there is no folder {}", given.display())));
+    };
+    let output = Output::new(false);
+    let mut progress = Progress::bytes();
+    let mut report =
+        |now: Downloaded<'_>| progress.at(now.bytes, now.total, &format!("{name}: {}", now.file), &output);
+    let folder = Hub::from_env().folder(&name, &mut report);
+    progress.finish();
+    folder.map_err(|error| {
+        let message = format!("there is no folder {}; on the hub, {}", given.display(), error.message());
+        Error::new(error.code(), message).with_source(error)
     })
 }
 
@@ -160,10 +177,7 @@ pub(in crate::cli) fn read_folder(folder: &Path) -> Result<Files> {
     for entry in fs::read_dir(folder).map_err(|error| unreadable(folder, error))? {
         let path = entry.map_err(|error| unreadable(folder, error))?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { continue };
-        // A checkpoint has the optimiser's state beside them.
-        let is_weights = name.starts_with("model") && name.ends_with(".safetensors");
-        let is_known = KNOWN.contains(&&*name) || COMPANIONS.contains(&&*name);
-        if is_weights || is_known || name.starts_with("LICEN") {
+        if is_model_file(&name) {
             let bytes = fs::read(&path).map_err(|error| unreadable(&path, error))?;
             files.insert(name, bytes);
         }

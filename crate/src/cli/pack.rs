@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use futures_lite::future::block_on;
 use serde::Serialize;
 
-use super::model::read_folder;
+use super::model::{read_folder, read_model};
 use super::output::Output;
 use super::precision::Precision;
 use crate::checkpoint::{
@@ -79,12 +79,12 @@ struct Packed {
 }
 
 pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
-    let files = read_folder(&arguments.model)?;
+    let files = read_model(&arguments.model)?;
     let own = verify(&files)?;
     let mut bundle =
         block_on(pack::<burn::backend::Flex>(&files, &options(arguments, own.as_ref())?, &FlexDevice))?;
     if let Some(folder) = &arguments.extractor {
-        add_extractor(&mut bundle, &read_folder(folder)?)?;
+        add_extractor(&mut bundle, &read_model(folder)?)?;
     }
     write(&arguments.out, &bundle)?;
     let packed = Packed {

@@ -19,8 +19,17 @@ pub(in crate::cli) struct Progress {
 
 impl Progress {
     pub(in crate::cli) fn new(total: u64) -> Self {
+        Self::styled(total, "{msg:24!} {wide_bar} {pos}/{len} · {per_sec} · {eta_precise} left")
+    }
+
+    /// Of a download whose length is not known yet.
+    pub(in crate::cli) fn bytes() -> Self {
+        let style = "{msg:48!} {wide_bar} {bytes}/{total_bytes} · {bytes_per_sec} · {eta_precise} left";
+        Self::styled(0, style)
+    }
+
+    fn styled(total: u64, style: &str) -> Self {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-        let style = "{msg:24!} {wide_bar} {pos}/{len} · {per_sec} · {eta_precise} left";
         bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
         Self { bar, logged: Instant::now(), before: None }
     }

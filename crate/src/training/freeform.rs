@@ -270,24 +270,26 @@ fn answer_cases(
     let own = dated.situation;
     let lead = own.questions.first()?;
     let mut bank = dated.bank(own.facts.len());
-    let mut asked: Vec<(&str, Option<String>, String)> = Vec::new();
+    let mut asked: Vec<(&str, Vec<String>, String)> = Vec::new();
     for Question { text, answer } in &own.questions {
-        let Some((place, answer)) = answer else {
-            asked.push((text, None, UNKNOWN.to_owned()));
+        let Some((places, answer)) = answer else {
+            asked.push((text, Vec::new(), UNKNOWN.to_owned()));
             continue;
         };
-        let key = place.to_string();
-        let Some(memory) = bank.iter().find(|memory| memory.key == key) else { continue };
+        let keys: Vec<String> = places.iter().map(usize::to_string).collect();
+        let used: Vec<&GoldMemory> = bank.iter().filter(|memory| keys.contains(&memory.key)).collect();
+        let Some(first) = used.first().filter(|_| used.len() == keys.len()) else { continue };
         // A date that reads otherwise alone than in its sentence is no answer.
-        let resolved = dates::resolve(answer, memory.observed).text;
-        if resolved == *answer || memory.text.to_lowercase().contains(&resolved.to_lowercase()) {
-            asked.push((text, Some(key), resolved));
+        let resolved = dates::resolve(answer, first.observed).text;
+        let stands = |memory: &&GoldMemory| memory.text.to_lowercase().contains(&resolved.to_lowercase());
+        if resolved == *answer || used.iter().any(stands) {
+            asked.push((text, keys, resolved));
         }
     }
     let room = config.candidates_per_speaker.saturating_sub(bank.len());
     let wanted = if random.chance(ALONE) { 0 } else { random.below(room + 1) };
     let full = bank.len() + wanted;
-    let unanswered: Vec<&str> = asked.iter().filter(|own| own.1.is_none()).map(|own| own.0).collect();
+    let unanswered: Vec<&str> = asked.iter().filter(|own| own.1.is_empty()).map(|own| own.0).collect();
     for look in 0..wanted * LOOKS {
         let found = match unanswered[..] {
             [] => others.compatible(&bank, random),
@@ -301,7 +303,7 @@ fn answer_cases(
     }
     bank.sort_by_key(|memory| memory.observed);
     let bank: Vec<&GoldMemory> = bank.iter().collect();
-    let needed: Vec<&str> = asked.iter().filter_map(|own| own.1.as_deref()).collect();
+    let needed: Vec<&str> = asked.iter().flat_map(|own| own.1.iter().map(|key| &key[..])).collect();
     let mut shown = candidates(&bank, &lead.text, config.candidates_per_speaker, &needed);
     if shown.is_empty() {
         return None;
@@ -311,14 +313,14 @@ fn answer_cases(
     }
     let lines = lines(&shown);
     let blocks = [Block { speaker: own.turn.speaker.clone(), lines: lines.clone() }];
-    let case = |(text, key, answer): &(&str, Option<String>, String)| Case {
+    let case = |(text, keys, answer): &(&str, Vec<String>, String)| Case {
         task: Task::Answer,
         source: Source::Freeform,
-        kind: if key.is_some() { "free/known" } else { "free/unknown" }.to_owned(),
+        kind: if keys.is_empty() { "free/unknown" } else { "free/known" }.to_owned(),
         messages: answer_messages(PromptFamily::Compact, &blocks, text),
         grammar: Grammar::Answer { lines: lines.clone() },
         completion: answer_completion(
-            (0..shown.len()).filter(|&place| key.as_ref() == Some(&shown[place].key)).collect(),
+            (0..shown.len()).filter(|&place| keys.contains(&shown[place].key)).collect(),
             answer,
         ),
     };

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::ops::read;
 use crate::cli::interrupt::on_interrupt;
-use crate::cli::model::read_folder;
+use crate::cli::model::read_model;
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::error::Result;
@@ -43,7 +43,7 @@ struct Report {
 
 pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     let cases = read(&arguments.data, arguments.limit)?;
-    let folder = read_folder(&arguments.model)?;
+    let folder = read_model(&arguments.model)?;
     let cancel = on_interrupt()?;
     let start = Instant::now();
     let total = (FORMATS.len() * cases.len()) as u64;

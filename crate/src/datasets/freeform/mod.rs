@@ -13,7 +13,8 @@
 //!
 //! Facts are `+ fact` (ADD), `~ fact ~ memory ~ new text` (UPDATE), `- fact ~ memory` (DELETE) and
 //! `= fact ~ memory` (NOOP), in order of mention; a turn with nothing to remember has none. A
-//! question that the memories do not answer is `? question ~ ~ unknown`.
+//! question that takes several memories to answer names them all, `? question ~ memory ~ memory ~
+//! answer`, and one that the memories do not answer is `? question ~ ~ unknown`.
 
 mod held_out;
 mod parse;
@@ -94,8 +95,8 @@ pub struct Statement {
 pub struct Question {
     /// In the speaker's voice.
     pub text: String,
-    /// The place of the memory that answers it and the answer; nothing where none does.
-    pub answer: Option<(usize, String)>,
+    /// The places of the memories that answer it and the answer; nothing where none does.
+    pub answer: Option<(Vec<usize>, String)>,
 }
 
 /// One situation.
@@ -181,7 +182,7 @@ impl Situation {
                 .iter()
                 .map(|question| Question {
                     text: rewrite(&question.text),
-                    answer: question.answer.as_ref().map(|(used, text)| (*used, rewrite(text))),
+                    answer: question.answer.as_ref().map(|(used, text)| (used.clone(), rewrite(text))),
                 })
                 .collect(),
         }

@@ -141,20 +141,25 @@ impl Draft {
 
     fn question(&self, rest: &str) -> Result<Question, String> {
         let parts: Vec<String> = rest.split('~').map(one_line).collect();
-        let [text, memory, answer] = &parts[..] else {
-            return Err(format!("not `question ~ memory ~ answer`: {rest:?}"));
+        let (text, memories, answer) = match &parts[..] {
+            [text, memories @ .., answer] if !memories.is_empty() => {
+                (filled(text)?, memories, filled(answer)?)
+            }
+            _ => return Err(format!("not `question ~ memory ~ answer`: {rest:?}")),
         };
-        let (text, answer) = (filled(text)?, filled(answer)?);
-        if memory.is_empty() {
+        if memories.iter().all(String::is_empty) {
             return if answer == UNKNOWN {
                 Ok(Question { text, answer: None })
             } else {
                 Err(format!("an answer without a memory is {UNKNOWN:?}, not {answer:?}"))
             };
         }
-        let place = self.bank.iter().position(|own| own.as_ref() == Some(memory));
-        let place = place.ok_or_else(|| format!("not a memory after the turn: {memory:?}"))?;
-        Ok(Question { text, answer: Some((place, answer)) })
+        let place = |memory: &String| {
+            let place = self.bank.iter().position(|own| own.as_ref() == Some(memory));
+            place.ok_or_else(|| format!("not a memory after the turn: {memory:?}"))
+        };
+        let places = memories.iter().map(place).collect::<Result<_, _>>()?;
+        Ok(Question { text, answer: Some((places, answer)) })
     }
 }
 

@@ -27,12 +27,19 @@ fn a_situation_is_read_line_by_line() {
     assert_eq!(own.facts[0].decided, Decided::Update { target: 0, text: "Lives in Brumath".into() });
     assert_eq!(own.facts[1].decided, Decided::Delete { target: 1 });
     assert_eq!(own.facts[2], Statement { fact: "House number is 34".into(), decided: Decided::Add });
-    assert_eq!(own.questions[0].answer, Some((0, "Brumath".into())));
+    assert_eq!(own.questions[0].answer, Some((vec![0], "Brumath".into())));
     assert_eq!(own.bank(0), [Some(("Lives in Lyon", None)), Some(("Sister Kalinda is a nurse", None))]);
     assert_eq!(
         own.bank(3),
         [Some(("Lives in Brumath", Some(0))), None, Some(("House number is 34", Some(2)))]
     );
+}
+
+#[test]
+fn a_question_may_need_several_memories() {
+    let text = "@ Plays chess\n@ Lives in Lyon\n> user: hey\n+ Plays golf\n? What do I play? ~ Plays chess ~ Plays golf ~ chess and golf\n";
+    let all = parse("f.txt", text).unwrap();
+    assert_eq!(all[0].questions[0].answer, Some((vec![0, 2], "chess and golf".into())));
 }
 
 #[test]
@@ -52,6 +59,7 @@ fn what_is_wrong_is_named_with_its_file_and_line() {
         ("> user: Hello\n+ Has a dog ~ Has a dog", 2, "parts"),
         ("> user: Hello\n? Who? ~ Has a dog ~ dog", 2, "after the turn"),
         ("> user: Hello\n? Who? ~ ~ me", 2, "unknown"),
+        ("@ Has a dog\n> user: Hello\n? Who? ~ Has a dog ~ ~ dog", 3, "after the turn"),
         ("> user: Hello\n? Who? ~ me", 2, "question"),
         ("> user: Hello\n? Who? ~ ~ unknown\n+ Has a dog", 3, "behind the question"),
         ("> user: Hello\n* Has a dog", 2, "unknown kind"),
@@ -97,7 +105,7 @@ fn a_name_and_a_number_change_wherever_they_stand() {
         }
         assert_eq!(own.facts[0].decided, Decided::Update { target: 0, text: format!("Lives in {town}") });
         assert_eq!(own.facts[1].fact, format!("Sister {sister} is no longer a nurse"));
-        assert_eq!(own.questions[0].answer, Some((0, town.clone())));
+        assert_eq!(own.questions[0].answer, Some((vec![0], town.clone())));
         assert_eq!((&own.turn.speaker[..], number.len()), ("Ines", 2));
         towns += usize::from(town != "Brumath");
         sisters += usize::from(sister != "Kalinda");
@@ -137,7 +145,7 @@ fn names_of_the_test_split_give_way_in_every_variant() {
         let own = writer.variant(&all[0], copy).unwrap();
         assert!(own.texts().all(|text| !text.contains(kept)), "{own:?}");
         let name = own.memories[0].strip_prefix("Has a sister named ").unwrap();
-        assert_eq!(own.questions[0].answer.clone(), Some((0, name.to_owned())));
+        assert_eq!(own.questions[0].answer.clone(), Some((vec![0], name.to_owned())));
     }
 }
 

@@ -89,9 +89,11 @@ fn questions_to_one_bank_share_their_memories() {
 ? What's my dog called? ~ Has a dog named Rex ~ Rex
 ? which instrument do I play ~ Plays the cello ~ the cello
 ? Do I have a brother? ~ ~ unknown
+? Dog and cello? ~ Has a dog named Rex ~ Plays the cello ~ yes
 ";
     let cases = made(text);
-    assert_eq!(kinds(&cases), ["free/none", "free/known", "free/known", "free/unknown"]);
+    let questions = ["free/known", "free/known", "free/unknown", "free/known"];
+    assert_eq!(kinds(&cases), [&["free/none"][..], &questions].concat());
     let memories = |case: &Case| {
         let (memories, question) = case.messages[1].content.rsplit_once("> ").unwrap();
         (memories.to_owned(), question.to_owned())
@@ -102,6 +104,9 @@ fn questions_to_one_bank_share_their_memories() {
     let place = first.0.lines().position(|line| line.contains("cello")).unwrap() - 1;
     assert_eq!(cases[2].completion, format!(r#"{{"memories":["{place}"],"answer":" the cello"}}"#));
     assert_eq!(cases[3].completion, r#"{"memories":[],"answer":" I don't know"}"#);
+    let dog = first.0.lines().position(|line| line.contains("dog named")).unwrap() - 1;
+    let (low, high) = (place.min(dog), place.max(dog));
+    assert_eq!(cases[4].completion, format!(r#"{{"memories":["{low}","{high}"],"answer":" yes"}}"#));
 }
 
 #[test]
