@@ -94,12 +94,84 @@ fn generate_prints_tokens_with_their_probabilities() {
         |seed| json(&[&greedy[..], &["--temperature", "2", "--seed", seed]].concat())["ids"].clone();
     assert_eq!(sampled("1"), sampled("1"));
     assert_ne!(sampled("1"), sampled("2"));
+    let warm = ["--temperature", "2", "--seed", "1"];
+    let several = json(&[&greedy[..], &warm, &["--samples", "3"]].concat());
+    let samples = several["samples"].as_array().unwrap();
+    assert_eq!(samples.len(), 3);
+    assert_eq!(samples[0]["ids"], sampled("1"));
+    assert!(samples[1]["ids"] != samples[0]["ids"] && samples[1]["ids"] != samples[2]["ids"]);
+    assert_eq!(several["prompt_ids"], generated["prompt_ids"]);
     let plain = memory_r1(&greedy[..greedy.len() - 1]).stdout;
     assert_eq!(
         String::from_utf8(plain).unwrap().trim_end_matches('\n'),
         generated["text"].as_str().unwrap().trim_end_matches('\n')
     );
     assert_eq!(memory_r1(&["generate", "--prompt", "x", "--temperature", "-1"]).status.code(), Some(2));
+}
+
+#[test]
+fn every_system_answers_from_what_it_is_allowed_to_see() {
+    let folder = tempfile::tempdir().unwrap();
+    let (conversations, _) = made_up(folder.path());
+    let data: Value = serde_json::from_str(&fs::read_to_string(&conversations).unwrap()).unwrap();
+    let conversation = &data[0]["conversation"];
+    let sessions = (1..).map_while(|number| conversation[format!("session_{number}")].as_array());
+    let turns: Vec<&str> = sessions.flatten().map(|turn| turn["text"].as_str().unwrap()).collect();
+    let run = |system: &str| {
+        let out = folder.path().join(system);
+        let paths = ["--data", text(&conversations), "--out", text(&out), "--model", model()];
+        let what = ["eval", "locomo", "--system", system, "--limit", "3", "--turns", "40", "--json"];
+        (json(&[&what[..], &paths].concat()), lines(&out.join("questions.jsonl")))
+    };
+    let texts = |question: &Value| -> Vec<String> {
+        let candidates = question["candidates"].as_array().unwrap();
+        candidates.iter().map(|own| own["text"].as_str().unwrap().to_owned()).collect()
+    };
+    for system in ["memory-r1", "add-only", "rag", "full-context", "oracle", "no-memory"] {
+        let (report, questions) = run(system);
+        assert_eq!((&report["system"], questions.len()), (&Value::from(system), 3));
+        let shown: Vec<String> = questions.iter().flat_map(texts).collect();
+        let count = |op: &str| report["ops"][op].as_u64().unwrap();
+        match system {
+            "memory-r1" => assert!(count("UPDATE") + count("DELETE") > 0, "{report}"),
+            "add-only" => assert!(count("ADD") > 0 && count("ADD") == report["facts"], "{report}"),
+            "rag" => assert_eq!((&report["facts"], &report["bank"]), (&Value::from(40), &Value::from(40))),
+            _ => assert_eq!((&report["facts"], &report["bank"]), (&Value::from(0), &Value::from(0))),
+        }
+        match system {
+            "memory-r1" | "add-only" => assert!(!shown.is_empty()),
+            "rag" | "full-context" | "oracle" => {
+                assert!(
+                    shown.iter().all(|own| turns.iter().any(|turn| turn.contains(&own[..]))),
+                    "{shown:?}"
+                );
+            }
+            _ => assert!(shown.is_empty()),
+        }
+        let left_out = report["left_out"].as_f64().unwrap();
+        match system {
+            // Forty turns are more than the model can read.
+            "full-context" => assert!(left_out > 0.0 && left_out < 1.0, "{left_out}"),
+            "oracle" | "no-memory" => assert_eq!(left_out.to_bits(), 0),
+            _ => assert!(left_out < 1.0, "{left_out}"),
+        }
+        for question in &questions {
+            let dropped = question["left_out"].as_u64().unwrap();
+            if system == "full-context" {
+                assert_eq!(dropped + texts(question).len() as u64, 40);
+            }
+        }
+    }
+    let folders = ["rag", "oracle"].map(|system| folder.path().join(system));
+    let compared = json(&["eval", "compare", text(&folders[0]), text(&folders[1]), "--json"]);
+    assert_eq!((&compared["n"], &compared["unpaired"]), (&Value::from(3), &Value::from(0)));
+    let same = json(&["eval", "compare", text(&folders[0]), text(&folders[0]), "--json"]);
+    assert_eq!((same["changed"].as_array().unwrap().len(), &same["mcnemar"]["p"]), (0, &Value::from(1.0)));
+    let error = failure(&["eval", "compare", text(&folders[0]), text(folder.path())]);
+    assert!(error.contains("questions.jsonl could not be read"), "{error}");
+    let wrong = memory_r1(&["eval", "locomo", "--system", "mem0", "--data", "x", "--out", "y"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("systems are memory-r1, add-only, rag"));
 }
 
 #[test]
@@ -136,7 +208,7 @@ fn what_was_added_can_be_asked_for() {
 fn a_model_that_cannot_be_used_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let absent = folder.path().join("absent");
-    assert!(failure(&["generate", "--prompt", "x", "--model", text(&absent)]).contains("could not be read"));
+    assert!(failure(&["generate", "--prompt", "x", "--model", text(&absent)]).contains("there is no folder"));
     assert!(
         failure(&["generate", "--prompt", "x", "--model", text(folder.path())]).contains("no model's folder")
     );

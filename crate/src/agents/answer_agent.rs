@@ -108,6 +108,17 @@ impl AnswerAgent {
         }
     }
 
+    /// Asks the model for an answer though nothing is remembered.
+    pub async fn answer_without_memories(
+        &self,
+        question: &str,
+        sampling: Sampling,
+        cancel: &Cancel,
+        on_text: &mut dyn FnMut(&str),
+    ) -> Result<Answered> {
+        self.ask(question, &[], &[], sampling, cancel, on_text).await
+    }
+
     /// Answers from memories as they are given: for each speaker those that are related to the
     /// question, as many as the model takes. The memories used are places in `memories`.
     pub async fn answer_from(

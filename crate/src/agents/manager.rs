@@ -53,6 +53,19 @@ pub struct Decision {
     pub shown_from: usize,
 }
 
+impl Decision {
+    /// What is done with a fact where nobody decides.
+    pub(super) fn add(fact: &str) -> Self {
+        Self {
+            operation: Operation::Add { text: fact.to_owned() },
+            probability: 1.0,
+            id_probability: None,
+            known: None,
+            shown_from: 0,
+        }
+    }
+}
+
 /// Decides.
 #[derive(Clone)]
 pub struct Manager {

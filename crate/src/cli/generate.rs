@@ -10,7 +10,7 @@ use super::interrupt::on_interrupt;
 use super::model::ModelArguments;
 use super::output::Output;
 use crate::error::Result;
-use crate::generation::{ChatMessage, FinishReason, Request, Sampling};
+use crate::generation::{ChatMessage, FinishReason, Generation, Request, Sampling};
 
 /// Chat-templated generation: greedy, or sampled with a temperature and then top-k, top-p, min-p.
 #[derive(Debug, Args)]
@@ -44,18 +44,41 @@ pub(super) struct Arguments {
     /// The seed of the random numbers.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// So many completions, side by side; the prompt is read once.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    samples: u32,
 }
 
 #[derive(Serialize)]
 struct Generated {
     prompt_ids: Vec<u32>,
+    #[serde(flatten)]
+    sample: Sample,
+    timing: Timing,
+}
+
+#[derive(Serialize)]
+struct Several {
+    prompt_ids: Vec<u32>,
+    samples: Vec<Sample>,
+    timing: Timing,
+}
+
+#[derive(Serialize)]
+struct Sample {
     ids: Vec<u32>,
     /// The natural logarithm of each new token's probability: the model's own at temperature 1, or
     /// with top-k, top-p or min-p that of the distribution drawn from.
     logprobs: Vec<f32>,
     text: String,
     finish_reason: FinishReason,
-    timing: Timing,
+}
+
+impl From<Generation> for Sample {
+    fn from(own: Generation) -> Self {
+        let Generation { ids, logprobs, text, finish_reason, .. } = own;
+        Self { ids, logprobs, text, finish_reason }
+    }
 }
 
 #[derive(Serialize)]
@@ -92,6 +115,19 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     };
     let cancel = on_interrupt()?;
     let start = Instant::now();
+    let timing = |first_text_seconds, tokens: usize| {
+        let generate_seconds = start.elapsed().as_secs_f64();
+        let tokens_per_second = tokens as f64 / generate_seconds;
+        Timing { load_seconds, first_text_seconds, generate_seconds, tokens_per_second }
+    };
+    if arguments.samples > 1 {
+        let all = block_on(model.samples(&request, arguments.samples as usize, &cancel))?;
+        let timing = timing(None, all.iter().map(|own| own.ids.len()).sum());
+        let prompt_ids = all.first().map(|own| own.prompt_ids.clone()).unwrap_or_default();
+        let several = Several { prompt_ids, samples: all.into_iter().map(Sample::from).collect(), timing };
+        let texts = || several.samples.iter().map(|own| &own.text[..]).collect::<Vec<_>>().join("\n");
+        return output.result(&several, texts);
+    }
     let mut first = None;
     let mut printed = Ok(());
     let generation = block_on(model.generate(&request, &cancel, &mut |text| {
@@ -105,23 +141,12 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     }));
     printed?;
     let generation = generation?;
-    let seconds = start.elapsed().as_secs_f64();
+    let timing = timing(first, generation.ids.len());
     if !output.is_json() {
         return output.write("\n");
     }
-    let generated = Generated {
-        timing: Timing {
-            load_seconds,
-            first_text_seconds: first,
-            generate_seconds: seconds,
-            tokens_per_second: generation.ids.len() as f64 / seconds,
-        },
-        prompt_ids: generation.prompt_ids,
-        ids: generation.ids,
-        logprobs: generation.logprobs,
-        text: generation.text,
-        finish_reason: generation.finish_reason,
-    };
+    let prompt_ids = generation.prompt_ids.clone();
+    let generated = Generated { prompt_ids, sample: generation.into(), timing };
     output.result(&generated, String::new)
 }
 

@@ -4,6 +4,9 @@
 //! takes facts from its own speaker's turns, with the turns before them as context. Time is the
 //! conversation's own, so the same model and seed make the same journals, byte for byte.
 
+mod system;
+mod transcript;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -11,6 +14,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::system::System;
+use self::transcript::Reply;
 use super::ops::seconds_since;
 use super::run_folder::RunFolder;
 use super::scores::{Pair, Tally};
@@ -25,6 +30,9 @@ use crate::store::{InMemoryStore, Store};
 /// What to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocomoSettings {
+    /// What is measured.
+    #[serde(default)]
+    pub system: System,
     /// The most questions, in the file's order; conversations behind the last are not read.
     pub limit: Option<usize>,
     /// The most turns of a conversation, for trying things out.
@@ -110,6 +118,8 @@ pub struct QuestionOutcome {
     pub memories: Vec<Shown>,
     /// All that it was shown.
     pub candidates: Vec<Shown>,
+    /// How many more would have been, had they fitted into the model's context.
+    pub left_out: usize,
     /// How long it took.
     pub seconds: f64,
 }
@@ -148,19 +158,20 @@ impl LocomoRun<'_> {
                 on_progress(LocomoProgress { sample_id, done: done + more, total, asking });
             };
             self.read(sample, place, &mut banks, &mut |turns| report(turns, false)).await?;
-            let turns = banks.state.turns;
+            let read = banks.state.turns;
+            let turns = self.turns(sample);
             for (index, question) in sample.questions.iter().take(questions).enumerate() {
                 let known = answered.remove(&(sample_id.to_owned(), index));
                 if let Some(outcome) = known {
                     outcomes.push(outcome);
                 } else {
-                    let outcome = banks.ask(self, sample_id, index, question).await?;
+                    let outcome = banks.ask(self, &turns, sample_id, index, question).await?;
                     self.folder.add_question(&outcome)?;
                     outcomes.push(outcome);
                 }
-                report(turns + index + 1, true);
+                report(read + index + 1, true);
             }
-            done += turns + questions;
+            done += read + questions;
             states.push(banks.state);
         }
         Ok((states, outcomes))
@@ -294,12 +305,19 @@ impl Banks {
 
     /// Reads one turn into its speaker's bank.
     async fn read(&mut self, run: &LocomoRun<'_>, turns: &[Spoken<'_>], place: usize) -> Result<()> {
+        let system = run.settings.system;
+        if !system.has_banks() {
+            self.state.turns = place + 1;
+            return Ok(());
+        }
         let start = Instant::now();
         let own = &turns[place];
         let before = &turns[place.saturating_sub(CONTEXT_TURNS)..place];
         let context = before.iter().filter(|turn| turn.session == own.session);
         self.now.set(own.at);
         let options = AddOptions {
+            infer: system != System::Rag,
+            manage: system != System::AddOnly,
             bank_speaker: Some(own.speaker.to_owned()),
             context: context.map(|turn| turn.turn(own.speaker)).collect(),
             sampling: Self::sampling(run, place),
@@ -341,21 +359,29 @@ impl Banks {
     async fn ask(
         &self,
         run: &LocomoRun<'_>,
+        turns: &[Spoken<'_>],
         sample_id: &str,
         index: usize,
         question: &Question,
     ) -> Result<QuestionOutcome> {
         let start = Instant::now();
-        let scope = Scope { run_id: Some(sample_id.to_owned()), ..Scope::default() };
-        let options = AnswerOptions {
-            sampling: Self::sampling(run, index),
-            cancel: run.cancel.clone(),
-            ..AnswerOptions::default()
+        let answered = if run.settings.system.has_banks() {
+            self.answer(run, sample_id, index, question).await?
+        } else {
+            let (agent, asked) = (self.agent.answer_agent(), (&*question.question, &*question.evidence));
+            let (sampling, system) = (Self::sampling(run, index), run.settings.system);
+            transcript::answer(agent, system, turns, asked, sampling, &run.cancel).await?
         };
-        let answered = self.agent.answer(&question.question, &scope, &options).await?;
         let answer = question.answer.clone().unwrap_or_default();
-        let kept: BTreeSet<&str> = self.sources_of(&self.agent.get_all(&scope, usize::MAX).await?);
-        let shown = self.sources_of(&answered.candidates);
+        let (kept, shown) = if run.settings.system.has_banks() {
+            let scope = Scope { run_id: Some(sample_id.to_owned()), ..Scope::default() };
+            let kept = self.agent.get_all(&scope, usize::MAX).await?;
+            let kept = self.sources_of(kept.iter().map(|found| &*found.memory.id.0));
+            (kept, self.sources_of(answered.candidates.iter().map(|own| &*own.id)))
+        } else {
+            let shown: BTreeSet<&str> = answered.candidates.iter().map(|own| &*own.id).collect();
+            (shown.clone(), shown)
+        };
         let count = |turns: &BTreeSet<&str>| {
             question.evidence.iter().filter(|turn| turns.contains(turn.as_str())).count()
         };
@@ -369,18 +395,41 @@ impl Banks {
             evidence: question.evidence.clone(),
             evidence_shown: count(&shown),
             evidence_kept: count(&kept),
-            memories: answered.memories.iter().map(Shown::from).collect(),
-            candidates: answered.candidates.iter().map(Shown::from).collect(),
+            memories: answered.memories,
+            candidates: answered.candidates,
+            left_out: answered.left_out,
             prediction: answered.answer,
             answer,
             seconds: seconds_since(start),
         })
     }
 
-    /// The turns that these memories come from.
-    fn sources_of(&self, memories: &[Remembered]) -> BTreeSet<&str> {
-        let sources = memories.iter().filter_map(|found| self.state.sources.get(&found.memory.id.0));
-        sources.flatten().map(String::as_str).collect()
+    /// Answers from the banks.
+    async fn answer(
+        &self,
+        run: &LocomoRun<'_>,
+        sample_id: &str,
+        index: usize,
+        question: &Question,
+    ) -> Result<Reply> {
+        let scope = Scope { run_id: Some(sample_id.to_owned()), ..Scope::default() };
+        let options = AnswerOptions {
+            sampling: Self::sampling(run, index),
+            cancel: run.cancel.clone(),
+            ..AnswerOptions::default()
+        };
+        let answered = self.agent.answer(&question.question, &scope, &options).await?;
+        Ok(Reply {
+            memories: answered.memories.iter().map(Shown::from).collect(),
+            candidates: answered.candidates.iter().map(Shown::from).collect(),
+            answer: answered.answer,
+            left_out: answered.left_out,
+        })
+    }
+
+    /// The turns that the memories of these ids come from.
+    fn sources_of<'i>(&self, ids: impl Iterator<Item = &'i str>) -> BTreeSet<&str> {
+        ids.filter_map(|id| self.state.sources.get(id)).flatten().map(String::as_str).collect()
     }
 }
 

@@ -1,5 +1,7 @@
 //! How good the memory is: scores of answers, and benchmarks that run the whole pipeline.
 
+mod bootstrap;
+mod compare;
 mod given_facts;
 mod locomo;
 mod metrics;
@@ -12,8 +14,9 @@ mod scores;
 pub mod speed;
 mod word_tokenizer;
 
+pub use compare::{Changed, Compared, Comparison, Difference, McNemar, compare};
 pub use given_facts::with_given_facts;
-pub use locomo::{BankState, LocomoProgress, LocomoRun, LocomoSettings, QuestionOutcome, Shown};
+pub use locomo::{BankState, LocomoProgress, LocomoRun, LocomoSettings, QuestionOutcome, Shown, System};
 pub use metrics::{Scores, bleu1, declines, exact_match, f1, normalise_answer};
 pub use ops::{
     Decided, OpScores, OpsOutcome, OpsTotals, Share, TargetRecall, ops_totals, read_cases, run_case,
@@ -21,6 +24,6 @@ pub use ops::{
 pub use places::{PlaceTotals, run_places};
 pub use quantization::{FORMATS, FormatCost, QuantizationReport, quantization_costs};
 pub use report::{EvidenceRecall, Intervals, LocomoReport};
-pub use run_folder::RunFolder;
+pub use run_folder::{RunFolder, read_questions};
 pub use scores::{Category, CategoryScores, Pair, Tally, Totals, read_pairs};
 pub use word_tokenizer::word_tokenize;

@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::locomo::{BankState, QuestionOutcome, tally};
+use super::bootstrap;
+use super::locomo::{BankState, LocomoSettings, QuestionOutcome, System, tally};
 use super::scores::{ADVERSARIAL, Totals};
 use crate::bank::OperationKind;
 use crate::generation::ModelInfo;
-use crate::random::Random;
-
-/// How many times a sample is drawn again for an interval.
-const RESAMPLES: usize = 1000;
 
 /// Of the turns that hold the answers, how many reached the answer agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -61,6 +58,11 @@ pub struct LocomoReport {
     pub banks: BTreeMap<String, BTreeMap<String, usize>>,
     /// Whether retrieval found what the answers stand in.
     pub evidence: EvidenceRecall,
+    /// Of the memories that were found, or the turns that were to be shown, the share that did not fit
+    /// into the model's context.
+    pub left_out: f64,
+    /// What was measured.
+    pub system: System,
     /// Where the model computed.
     pub device: String,
     /// Its name.
@@ -84,7 +86,7 @@ impl LocomoReport {
         outcomes: &[QuestionOutcome],
         model: &ModelInfo,
         device: &str,
-        seed: u64,
+        settings: &LocomoSettings,
     ) -> Self {
         let totals = tally(outcomes).totals();
         let mut ops: BTreeMap<String, usize> =
@@ -96,7 +98,7 @@ impl LocomoReport {
         let seconds = reading + outcomes.iter().map(|outcome| outcome.seconds).sum::<f64>();
         let millis = |seconds: f64| (seconds * 1000.0).round() / 1000.0;
         Self {
-            intervals: intervals(outcomes, seed),
+            intervals: intervals(outcomes, settings.seed),
             declined: totals.by_category.get(ADVERSARIAL).map(|category| category.declined),
             totals,
             ops,
@@ -106,11 +108,13 @@ impl LocomoReport {
             bank: states.iter().flat_map(|state| state.banks.values()).sum(),
             banks: states.iter().map(|state| (state.sample_id.clone(), state.banks.clone())).collect(),
             evidence: evidence(outcomes, model.candidates_per_speaker),
+            left_out: left_out(outcomes),
+            system: settings.system,
             device: device.to_owned(),
             model: model.name.clone(),
             fingerprint: model.fingerprint.clone(),
             temperature: 0.0,
-            seed,
+            seed: settings.seed,
             seconds: millis(seconds),
             seconds_reading: millis(reading),
         }
@@ -136,27 +140,16 @@ fn evidence(outcomes: &[QuestionOutcome], k: usize) -> EvidenceRecall {
     }
 }
 
+fn left_out(outcomes: &[QuestionOutcome]) -> f64 {
+    let left_out: usize = outcomes.iter().map(|outcome| outcome.left_out).sum();
+    let shown: usize = outcomes.iter().map(|outcome| outcome.candidates.len()).sum();
+    left_out as f64 / (left_out + shown).max(1) as f64
+}
+
 fn intervals(outcomes: &[QuestionOutcome], seed: u64) -> Intervals {
     let scores: Vec<[f64; 3]> = pooled(outcomes)
         .map(|outcome| [outcome.scores.f1, outcome.scores.bleu1, outcome.scores.exact_match])
         .collect();
-    if scores.is_empty() {
-        return Intervals::default();
-    }
-    let mut random = Random::new(seed, &[0xb007]);
-    let mut means: Vec<[f64; 3]> = Vec::with_capacity(RESAMPLES);
-    for _ in 0..RESAMPLES {
-        let mut sums = [0.0; 3];
-        for _ in 0..scores.len() {
-            let drawn = scores[random.below(scores.len())];
-            sums.iter_mut().zip(drawn).for_each(|(sum, score)| *sum += score);
-        }
-        means.push(sums.map(|sum| sum / scores.len() as f64));
-    }
-    let bounds = |place: usize| {
-        let mut own: Vec<f64> = means.iter().map(|means| means[place]).collect();
-        own.sort_by(f64::total_cmp);
-        [own[RESAMPLES / 40], own[RESAMPLES - 1 - RESAMPLES / 40]]
-    };
-    Intervals { f1: bounds(0), bleu1: bounds(1), exact_match: bounds(2) }
+    let [f1, bleu1, exact_match] = bootstrap::intervals(&scores, seed);
+    Intervals { f1, bleu1, exact_match }
 }

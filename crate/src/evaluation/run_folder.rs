@@ -75,15 +75,8 @@ impl RunFolder {
                 OpenOptions::new().write(true).open(&path).map_err(|error| unwritable(&path, error))?;
             file.set_len(whole as u64).map_err(|error| unwritable(&path, error))?;
         }
-        let mut questions = BTreeMap::new();
-        for (number, line) in text[..whole].lines().enumerate() {
-            let outcome: QuestionOutcome = serde_json::from_str(line).map_err(|error| {
-                Error::invalid(format!("{}: line {} cannot be read", path.display(), number + 1))
-                    .with_source(error)
-            })?;
-            questions.insert((outcome.sample_id.clone(), outcome.index), outcome);
-        }
-        Ok(questions)
+        let outcomes = parse(&text[..whole], &path)?.into_iter();
+        Ok(outcomes.map(|outcome| ((outcome.sample_id.clone(), outcome.index), outcome)).collect())
     }
 
     /// Adds an answer.
@@ -117,6 +110,23 @@ impl RunFolder {
             .map(Some)
             .map_err(|error| Error::invalid(format!("{} is not of a run", path.display())).with_source(error))
     }
+}
+
+/// The answers of a run that is done.
+pub fn read_questions(folder: &Path) -> Result<Vec<QuestionOutcome>> {
+    let path = folder.join(QUESTIONS);
+    let text = fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
+    parse(&text, &path)
+}
+
+fn parse(text: &str, path: &Path) -> Result<Vec<QuestionOutcome>> {
+    let read = |(number, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|error| {
+            let line = format!("{}: line {} cannot be read", path.display(), number + 1);
+            Error::invalid(line).with_source(error)
+        })
+    };
+    text.lines().enumerate().map(read).collect()
 }
 
 fn bank_name(place: usize) -> String {

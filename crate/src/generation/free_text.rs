@@ -4,6 +4,7 @@ use super::{DecodeStream, Tokenizer};
 use crate::error::{Error, Result};
 
 /// Whole characters, up to the first stop string. What may be the beginning of one is held back.
+#[derive(Clone)]
 pub(super) struct FreeText<'a> {
     stop: &'a [String],
     stream: DecodeStream,
@@ -32,10 +33,10 @@ impl<'a> FreeText<'a> {
     }
 
     /// What is left at the end, U+FFFD for half a character, and whether a stop string was met.
-    pub(super) fn finish(mut self) -> (String, bool) {
+    pub(super) fn finish(&mut self) -> (String, bool) {
         let half = std::mem::take(&mut self.stream).finish();
         let mut text = self.extend(&half);
-        text.push_str(&self.held);
+        text.push_str(&std::mem::take(&mut self.held));
         (text, self.stopped)
     }
 

@@ -1,8 +1,10 @@
 //! A local model that answers prompts.
 
 mod distributions;
+mod samples;
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests;
+mod writing;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,12 +13,13 @@ use async_trait::async_trait;
 use burn::tensor::Tensor;
 use futures::future::LocalBoxFuture;
 
-use super::constraint::{Constraint, Step};
+use self::writing::{Next, Writing};
+use super::constraint::Constraint;
 use super::free_text::FreeText;
 use super::sampler::choose;
 use super::{
-    Bitset, Cancel, ChatMessage, ChatTemplate, FinishReason, Generation, Grammar, LanguageModel, Lexicon,
-    ModelInfo, Part, PromptFamily, Request, Tokenizer,
+    Bitset, Cancel, ChatMessage, ChatTemplate, Generation, Grammar, LanguageModel, Lexicon, ModelInfo,
+    PromptFamily, Request, Tokenizer,
 };
 use crate::checkpoint::{self, Files, Manifest, SelfCheck};
 use crate::error::{Error, ErrorCode, Result};
@@ -231,119 +234,36 @@ pub async fn self_check<B: Kernels>(decoder: &LanguageDecoder<B>, check: &SelfCh
     Ok(differences.fold(0.0, |largest, own| if own.is_nan() { f32::INFINITY } else { own.max(largest) }))
 }
 
-/// What is being written.
-#[derive(Default)]
-struct Output {
-    ids: Vec<u32>,
-    logprobs: Vec<f32>,
-    parts: Vec<Part>,
-    text: String,
-}
-
-impl Output {
-    fn push(&mut self, id: u32, logprob: f32, part: Part) {
-        self.ids.push(id);
-        self.logprobs.push(logprob);
-        self.parts.push(part);
-    }
-
-    fn finish(self, prompt_ids: Vec<u32>, finish_reason: FinishReason) -> Generation {
-        let Self { ids, logprobs, parts, text } = self;
-        Generation { prompt_ids, ids, logprobs, parts, text, finish_reason }
-    }
-}
-
 impl<B: Kernels> LocalModel<B> {
-    /// Under a grammar, forced tokens are read together with the next chosen one, without a head.
-    async fn generate_constrained(
+    /// The prompt's tokens, an empty cache with room for them and the completion, and the completion,
+    /// of which nothing is written. All errors of a request are found here.
+    fn begin<'a>(
         &self,
-        request: &Request,
-        mut constraint: Constraint,
-        (prompt, room): (Vec<u32>, usize),
+        request: &'a Request,
         cancel: &Cancel,
-        on_text: &mut dyn FnMut(&str),
-    ) -> Result<Generation> {
-        let device = self.decoder.device();
-        let mut cache = KvCache::new(self.decoder.config(), 1, prompt.len() + room, &device);
-        let mut output = Output::default();
-        let mut unread = prompt.clone();
-        loop {
-            match constraint.next()? {
-                Step::Forced(ids) => {
-                    unread.extend_from_slice(&ids);
-                    for id in ids {
-                        output.push(id, 0.0, Part::Forced);
-                    }
-                }
-                Step::Choose(allowed) => {
-                    let hidden = self.read(&unread, &prompt, &mut cache, cancel).await?;
-                    let hidden =
-                        hidden.ok_or_else(|| Error::internal("there is nothing to choose behind"))?;
-                    let logits = self.decoder.logits(hidden);
-                    let choice = choose(logits, Some(&allowed), &request.sampling, output.ids.len()).await?;
-                    let part = constraint.accept(choice.id)?;
-                    unread = vec![choice.id];
-                    output.push(choice.id, choice.logprob, part);
-                }
-                Step::Done => break,
-            }
-            let new = &constraint.text()[output.text.len()..];
-            if !new.is_empty() {
-                on_text(new);
-                output.text.push_str(new);
-            }
-        }
+    ) -> Result<(Vec<u32>, KvCache<B>, Writing<'a>)> {
         cancel.check()?;
-        Ok(output.finish(prompt, FinishReason::Stop))
+        request.sampling.check()?;
+        if request.grammar.is_some() && !request.stop.is_empty() {
+            return Err(Error::invalid("stop strings end free text; a grammar knows its own end"));
+        }
+        let (prompt, room) = self.prepare(request)?;
+        let writing = match &request.grammar {
+            Some(grammar) => Writing::constrained(self.constraint(request, grammar, (prompt.len(), room))?),
+            None => Writing::free(FreeText::new(&request.stop)?, self.known(), room),
+        };
+        let cache = KvCache::new(self.decoder.config(), 1, prompt.len() + room, &self.decoder.device());
+        Ok((prompt, cache, writing))
     }
 
-    async fn generate_freely(
-        &self,
-        request: &Request,
-        (prompt, room): (Vec<u32>, usize),
-        cancel: &Cancel,
-        on_text: &mut dyn FnMut(&str),
-    ) -> Result<Generation> {
-        let device = self.decoder.device();
-        let mut cache = KvCache::new(self.decoder.config(), 1, prompt.len() + room, &device);
-        let mut output = Output::default();
-        let mut text = FreeText::new(&request.stop)?;
-        let mut unread = prompt.clone();
-        let mut reason = FinishReason::Length;
-        // The logits may be wider than the vocabulary.
-        let mut known = Bitset::new(self.tokenizer.vocabulary_size());
-        (0..known.len() as u32).for_each(|id| known.insert(id));
-        let is_padded = known.len() < self.decoder.config().vocab_size;
-        while output.ids.len() < room {
-            let Some(hidden) = self.read(&unread, &prompt, &mut cache, cancel).await? else { break };
-            let allowed = is_padded.then_some(&known);
-            let choice =
-                choose(self.decoder.logits(hidden), allowed, &request.sampling, output.ids.len()).await?;
-            output.push(choice.id, choice.logprob, Part::Text);
-            if self.tokenizer.end_tokens().contains(&choice.id) {
-                reason = FinishReason::Stop;
-                break;
-            }
-            let new = text.push(&self.tokenizer, choice.id);
-            if !new.is_empty() {
-                on_text(&new);
-                output.text.push_str(&new);
-            }
-            if text.is_stopped() {
-                break;
-            }
-            unread = vec![choice.id];
-        }
-        cancel.check()?;
-        let (rest, stopped) = text.finish();
-        if stopped {
-            reason = FinishReason::Stop;
-        }
-        if !rest.is_empty() {
-            on_text(&rest);
-            output.text.push_str(&rest);
-        }
-        Ok(output.finish(prompt, reason))
+    /// The tokens that there are, where the logits are wider than the vocabulary.
+    fn known(&self) -> Option<Arc<Bitset>> {
+        let count = self.tokenizer.vocabulary_size();
+        (count < self.decoder.config().vocab_size).then(|| {
+            let mut known = Bitset::new(count);
+            (0..count as u32).for_each(|id| known.insert(id));
+            Arc::new(known)
+        })
     }
 }
 
@@ -364,16 +284,25 @@ impl<B: Kernels> LanguageModel for LocalModel<B> {
         cancel: &Cancel,
         on_text: &mut dyn for<'a> FnMut(&'a str),
     ) -> Result<Generation> {
-        cancel.check()?;
-        request.sampling.check()?;
-        if request.grammar.is_some() && !request.stop.is_empty() {
-            return Err(Error::invalid("stop strings end free text; a grammar knows its own end"));
+        let (prompt, mut cache, mut writing) = self.begin(request, cancel)?;
+        // What must follow is read together with what was chosen before it.
+        let mut unread = prompt.clone();
+        while let Next::Choose(allowed) = writing.next(&mut unread)? {
+            writing.tell(on_text);
+            let hidden = self.read(&unread, &prompt, &mut cache, cancel).await?;
+            let hidden = hidden.ok_or_else(|| Error::internal("there is nothing to choose behind"))?;
+            let logits = self.decoder.logits(hidden);
+            let choice = choose(logits, allowed.as_deref(), &request.sampling, writing.len()).await?;
+            writing.accept(choice, &self.tokenizer)?;
+            writing.tell(on_text);
+            unread = vec![choice.id];
         }
-        let (prompt, room) = self.prepare(request)?;
-        let Some(grammar) = &request.grammar else {
-            return self.generate_freely(request, (prompt, room), cancel, on_text).await;
-        };
-        let constraint = self.constraint(request, grammar, (prompt.len(), room))?;
-        self.generate_constrained(request, constraint, (prompt, room), cancel, on_text).await
+        writing.tell(on_text);
+        cancel.check()?;
+        Ok(writing.finish(prompt))
+    }
+
+    async fn samples(&self, request: &Request, count: usize, cancel: &Cancel) -> Result<Vec<Generation>> {
+        self.write_samples(request, count, cancel).await
     }
 }

@@ -28,6 +28,17 @@ pub struct Choice {
     pub logprob: f32,
 }
 
+/// What a row of logits is to be chosen from, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ask<'a> {
+    /// The allowed tokens, all where it is `None`.
+    pub(super) allowed: Option<&'a Bitset>,
+    /// How to choose.
+    pub(super) sampling: &'a Sampling,
+    /// How many tokens there are before.
+    pub(super) position: usize,
+}
+
 /// Chooses among the allowed tokens, all where it is `None`.
 ///
 /// # Shapes
@@ -38,49 +49,61 @@ pub async fn choose<B: Backend>(
     sampling: &Sampling,
     position: usize,
 ) -> Result<Choice> {
+    let chosen = choose_each(logits, &[Ask { allowed, sampling, position }]).await?;
+    chosen.first().copied().ok_or_else(|| Error::internal("nothing was chosen"))
+}
+
+/// Chooses a token for each row.
+///
+/// # Shapes
+/// - logits: `[rows, vocab_size]`
+pub(super) async fn choose_each<B: Backend>(logits: Tensor<B, 2>, asks: &[Ask<'_>]) -> Result<Vec<Choice>> {
     let [_, width] = logits.dims();
-    let noise = Noise::new(sampling, position);
-    let choice = if sampling.is_filtered() {
-        choose_on_host(&read_back(logits).await?, allowed, sampling, &noise)?
+    let choices = if asks.iter().any(|ask| ask.sampling.is_filtered()) {
+        let logits = read_back(logits).await?;
+        logits.chunks(width).zip(asks).map(|(row, ask)| choose_on_host(row, ask)).collect::<Result<_>>()?
     } else {
-        choose_on_device(logits, allowed, sampling, &noise).await?
+        choose_on_device(logits, asks).await?
     };
-    let is_allowed = (choice.id as usize) < width && allowed.is_none_or(|set| set.contains(choice.id));
-    if is_allowed && choice.logprob.is_finite() {
-        Ok(choice)
+    let is_right = |(choice, ask): (&Choice, &Ask<'_>)| {
+        let is_allowed = ask.allowed.is_none_or(|set| set.contains(choice.id));
+        (choice.id as usize) < width && is_allowed && choice.logprob.is_finite()
+    };
+    if choices.iter().zip(asks).all(is_right) {
+        Ok(choices)
     } else {
         // Not a number in the logits: only broken weights or a broken device make such.
         Err(Error::new(ErrorCode::DeviceLost, "the device computed logits that are not numbers"))
     }
 }
 
-async fn choose_on_device<B: Backend>(
-    logits: Tensor<B, 2>,
-    allowed: Option<&Bitset>,
-    sampling: &Sampling,
-    noise: &Noise,
-) -> Result<Choice> {
-    let [_, width] = logits.dims();
+async fn choose_on_device<B: Backend>(logits: Tensor<B, 2>, asks: &[Ask<'_>]) -> Result<Vec<Choice>> {
+    let [rows, width] = logits.dims();
     let device = logits.device();
-    let logits = match allowed {
-        Some(allowed) => logits.mask_fill(forbidden(allowed, width, &device), HIDDEN),
-        None => logits,
+    let logits = if asks.iter().any(|ask| ask.allowed.is_some()) {
+        logits.mask_fill(forbidden(asks, width, &device), HIDDEN)
+    } else {
+        logits
     };
     let largest = logits.clone().max_dim(1);
     let total = (logits.clone() - largest.clone()).exp().sum_dim(1).log() + largest;
-    let scores = if sampling.temperature > 0.0 {
-        let mut values = vec![0.0; width];
-        match allowed {
-            Some(allowed) => {
-                allowed
-                    .iter()
-                    .filter(|id| (*id as usize) < width)
-                    .for_each(|id| values[id as usize] = noise.of(id));
+    let scores = if asks.iter().any(|ask| ask.sampling.temperature > 0.0) {
+        let mut values = vec![0.0; rows * width];
+        let mut scales = Vec::with_capacity(rows);
+        for (values, ask) in values.chunks_mut(width).zip(asks) {
+            let (noise, temperature) = (Noise::new(ask.sampling, ask.position), ask.sampling.temperature);
+            scales.push(if temperature > 0.0 { temperature } else { 1.0 });
+            match ask.allowed {
+                _ if temperature <= 0.0 => {}
+                Some(allowed) => {
+                    let known = allowed.iter().filter(|id| (*id as usize) < width);
+                    known.for_each(|id| values[id as usize] = noise.of(id));
+                }
+                None => (0..width).for_each(|id| values[id] = noise.of(id as u32)),
             }
-            None => (0..width).for_each(|id| values[id] = noise.of(id as u32)),
         }
-        let values = Tensor::from_data(TensorData::new(values, [1, width]), &device);
-        logits.clone().div_scalar(sampling.temperature) + values
+        let values = Tensor::from_data(TensorData::new(values, [rows, width]), &device);
+        logits.clone() / Tensor::from_data(TensorData::new(scales, [rows, 1]), &device) + values
     } else {
         logits.clone()
     };
@@ -88,28 +111,34 @@ async fn choose_on_device<B: Backend>(
     let logprob = logits.gather(1, id.clone()) - total;
     // Ids below 2^24 are exact in f32: both numbers come back in one piece.
     let back = read_back(Tensor::cat(vec![id.float(), logprob], 1)).await?;
-    Ok(Choice { id: back[0] as u32, logprob: back[1] })
+    Ok(back.chunks(2).map(|own| Choice { id: own[0] as u32, logprob: own[1] }).collect())
 }
 
-/// True where a token is not in the set: the set goes up as its words and is spread there.
-fn forbidden<B: Backend>(allowed: &Bitset, width: usize, device: &B::Device) -> Tensor<B, 2, Bool> {
+/// True where a token is not in its row's set: the sets go up as their words and are spread there.
+fn forbidden<B: Backend>(asks: &[Ask<'_>], width: usize, device: &B::Device) -> Tensor<B, 2, Bool> {
     let count = width.div_ceil(32);
-    let mut words: Vec<i32> = allowed.words().iter().take(count).map(|word| word.cast_signed()).collect();
-    words.resize(count, 0);
+    let mut words: Vec<i32> = Vec::with_capacity(asks.len() * count);
+    for (row, ask) in asks.iter().enumerate() {
+        match ask.allowed {
+            Some(allowed) => {
+                words.extend(allowed.words().iter().take(count).map(|word| word.cast_signed()));
+                words.resize((row + 1) * count, 0);
+            }
+            None => words.resize((row + 1) * count, -1),
+        }
+    }
     let bits: Vec<i32> = (0..32).map(|bit| (1u32 << bit).cast_signed()).collect();
+    let count = words.len();
     let words = Tensor::<B, 2, Int>::from_data(TensorData::new(words, [count, 1]), device).repeat_dim(1, 32);
     let bits = Tensor::<B, 2, Int>::from_data(TensorData::new(bits, [1, 32]), device).repeat_dim(0, count);
-    words.bitwise_and(bits).equal_elem(0).reshape([1, count * 32]).narrow(1, 0, width)
+    let forbidden = words.bitwise_and(bits).equal_elem(0);
+    forbidden.reshape([asks.len(), count / asks.len() * 32]).narrow(1, 0, width)
 }
 
-fn choose_on_host(
-    logits: &[f32],
-    allowed: Option<&Bitset>,
-    sampling: &Sampling,
-    noise: &Noise,
-) -> Result<Choice> {
-    let score = |own: &Choice| logits[own.id as usize] / sampling.temperature + noise.of(own.id);
-    let kept = warp(logits, allowed, sampling);
+fn choose_on_host(logits: &[f32], ask: &Ask<'_>) -> Result<Choice> {
+    let noise = Noise::new(ask.sampling, ask.position);
+    let score = |own: &Choice| logits[own.id as usize] / ask.sampling.temperature + noise.of(own.id);
+    let kept = warp(logits, ask.allowed, ask.sampling);
     let best = kept.into_iter().max_by(|a, b| score(a).total_cmp(&score(b)));
     best.ok_or_else(|| Error::internal("no token is allowed"))
 }

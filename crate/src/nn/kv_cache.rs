@@ -1,7 +1,7 @@
 //! The keys and values of what a decoder has read.
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor};
 
 use super::DecoderConfig;
 use crate::kernels::Kernels;
@@ -45,6 +45,27 @@ impl<B: Kernels> KvCache<B> {
         self.len = self.len.min(len);
     }
 
+    /// So many rows of a cache of one row.
+    #[must_use]
+    pub fn repeat(self, rows: usize) -> Self {
+        self.map(|buffer| buffer.repeat_dim(0, rows))
+    }
+
+    /// The rows of these places.
+    #[must_use]
+    pub fn select(self, rows: &[usize]) -> Self {
+        let rows: Vec<i32> = rows.iter().map(|row| *row as i32).collect();
+        self.map(|buffer| {
+            let places = Tensor::<B, 1, Int>::from_data(rows.as_slice(), &buffer.device());
+            buffer.select(0, places)
+        })
+    }
+
+    fn map(self, change: impl Fn(Tensor<B, 4>) -> Tensor<B, 4>) -> Self {
+        let layers = self.layers.into_iter().map(|layer| layer.map(|(k, v)| (change(k), change(v))));
+        Self { layers: layers.collect(), ..self }
+    }
+
     /// Writes a layer's new keys and values; gives back all of them up to these.
     pub(crate) fn append(
         &mut self,
@@ -74,7 +95,7 @@ mod tests {
 
     use burn::backend::Flex;
     use burn::backend::flex::FlexDevice;
-    use burn::tensor::{Int, Tolerance};
+    use burn::tensor::Tolerance;
 
     use super::*;
 

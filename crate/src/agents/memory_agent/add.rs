@@ -5,8 +5,8 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::super::Candidate;
 use super::super::extractor::{CONTEXT_TURNS, Fact, clean_turn};
+use super::super::{Candidate, Decision};
 use super::{MemoryAgent, REDECISIONS};
 use crate::bank::{
     Change, Draft, Journal, Memory, MemoryId, Operation, OperationKind, Receipt, Role, Scope, Turn,
@@ -35,6 +35,8 @@ pub enum ExtractFrom {
 pub struct AddOptions {
     /// False adds the turns as they are, without the models.
     pub infer: bool,
+    /// False adds every fact, without the manager.
+    pub manage: bool,
     /// Whose turns give facts.
     pub extract_from: ExtractFrom,
     /// The bank of one speaker of a conversation: facts are taken from this speaker's turns,
@@ -56,6 +58,7 @@ impl Default for AddOptions {
     fn default() -> Self {
         Self {
             infer: true,
+            manage: true,
             extract_from: ExtractFrom::default(),
             bank_speaker: None,
             context: Vec::new(),
@@ -211,12 +214,20 @@ impl MemoryAgent {
             .collect();
         let candidates: Vec<Candidate> = shown.iter().map(Candidate::from).collect();
         let sampling = options.sampling_of(&[1, index as u64]);
-        let decision = self.manager.decide(&candidates, &fact.text, sampling, &options.cancel).await?;
+        let decision = if options.manage {
+            self.manager.decide(&candidates, &fact.text, sampling, &options.cancel).await?
+        } else {
+            Decision::add(&fact.text)
+        };
         let receipt = Receipt {
             turn: fact.said.clone(),
             fact: fact.text.clone(),
             shown: shown[decision.shown_from..].iter().map(|memory| memory.id.clone()).collect(),
-            model: if decision.known.is_some() { String::new() } else { info.fingerprint.clone() },
+            model: if options.manage && decision.known.is_none() {
+                info.fingerprint.clone()
+            } else {
+                String::new()
+            },
             probability: decision.probability,
             id_probability: decision.id_probability,
             fact_probability: Some(fact.probability),

@@ -34,6 +34,8 @@ pub struct Answer {
     pub memories: Vec<Remembered>,
     /// All that it was shown, a speaker after another, best last.
     pub candidates: Vec<Remembered>,
+    /// How many more were found that did not fit into the model's context.
+    pub left_out: usize,
 }
 
 impl MemoryAgent {
@@ -63,6 +65,7 @@ impl MemoryAgent {
             answer: answered.text,
             memories: used.map(|found| memories[found.place].clone()).collect(),
             candidates: shown.map(|found| memories[found.place].clone()).collect(),
+            left_out: answered.shown_from.iter().sum(),
         })
     }
 }

@@ -16,7 +16,7 @@ use crate::cli::progress::Progress;
 use crate::cli::score::table;
 use crate::datasets::locomo::{Dataset, Sample, Split};
 use crate::error::{Error, ErrorCode, Result};
-use crate::evaluation::{LocomoReport, LocomoRun, LocomoSettings, RunFolder};
+use crate::evaluation::{LocomoReport, LocomoRun, LocomoSettings, RunFolder, System};
 
 /// Reads conversations turn by turn into two banks, one a speaker, then answers their questions.
 /// Ctrl-C keeps what is done; --resume goes on.
@@ -27,6 +27,10 @@ pub(super) struct Arguments {
     data: PathBuf,
     #[command(flatten)]
     model: ModelArguments,
+    /// What is measured: memory-r1, add-only (every fact is added), rag (turns as they are), full-context
+    /// (all turns), oracle (the turns that hold the answer) or no-memory.
+    #[arg(long, value_name = "S", default_value_t)]
+    system: System,
     /// Which conversations: the first trains, the second validates, the rest tests. A synthetic
     /// file is one split.
     #[arg(long, value_enum, default_value = "all")]
@@ -77,7 +81,12 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     let samples = choose(arguments, &dataset)?;
     let models = arguments.model.load()?;
     let info = models.manager.info().clone();
-    let settings = LocomoSettings { limit: arguments.limit, turns: arguments.turns, seed: arguments.seed };
+    let settings = LocomoSettings {
+        system: arguments.system,
+        limit: arguments.limit,
+        turns: arguments.turns,
+        seed: arguments.seed,
+    };
     let ids: Vec<&str> = samples.iter().map(|sample| sample.sample_id.as_str()).collect();
     let device = arguments.model.device.name();
     let run = json!({
@@ -103,7 +112,7 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
         ),
         _ => error,
     })?;
-    let report = LocomoReport::new(&states, &outcomes, &info, device, arguments.seed);
+    let report = LocomoReport::new(&states, &outcomes, &info, device, &run.settings);
     folder.write("report.json", &report)?;
     if let Some(path) = &arguments.journal {
         let journals: String = states.iter().map(|state| state.journals.as_str()).collect();
@@ -162,8 +171,17 @@ fn text_of(report: &LocomoReport) -> String {
     );
     let _ = writeln!(
         text,
-        "{} on {}, {:.1} s ({:.1} s reading)",
-        report.model, report.device, report.seconds, report.seconds_reading
+        "{} with {} on {}, {:.1} s ({:.1} s reading){}",
+        report.system,
+        report.model,
+        report.device,
+        report.seconds,
+        report.seconds_reading,
+        if report.left_out > 0.0 {
+            format!("; {:.1} % of what was to be shown did not fit", 100.0 * report.left_out)
+        } else {
+            String::new()
+        }
     );
     text
 }

@@ -1,5 +1,6 @@
 //! `eval`: benchmarks of the whole pipeline.
 
+mod compare;
 mod locomo;
 mod ops;
 mod quantization;
@@ -22,6 +23,8 @@ enum Benchmark {
     Ops(ops::Arguments),
     /// Long conversations of two speakers, then questions about them.
     Locomo(locomo::Arguments),
+    /// Two runs of a benchmark, question by question.
+    Compare(compare::Arguments),
     /// What weights in fewer bits cost.
     Quantization(quantization::Arguments),
 }
@@ -30,6 +33,7 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     match &arguments.benchmark {
         Benchmark::Ops(arguments) => ops::run(arguments, output),
         Benchmark::Locomo(arguments) => locomo::run(arguments, output),
+        Benchmark::Compare(arguments) => compare::run(arguments, output),
         Benchmark::Quantization(arguments) => quantization::run(arguments, output),
     }
 }

@@ -48,6 +48,7 @@ const FILES: &[(&str, &str)] = &[
     ("people.txt", include_str!("people.txt")),
     ("pets.txt", include_str!("pets.txt")),
     ("plain.txt", include_str!("plain.txt")),
+    ("requests.txt", include_str!("requests.txt")),
     ("schedules.txt", include_str!("schedules.txt")),
     ("study.txt", include_str!("study.txt")),
     ("things.txt", include_str!("things.txt")),

@@ -49,7 +49,7 @@ const TEXT_SLACK: usize = 16;
 const COSTS_KEPT: usize = 4096;
 
 /// The state of one completion under a grammar.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Constraint {
     tokenizer: Arc<Tokenizer>,
     automaton: Arc<Automaton>,

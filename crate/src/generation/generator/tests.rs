@@ -6,7 +6,7 @@ use futures_lite::future::block_on;
 
 use super::*;
 use crate::generation::tokenizer::testing;
-use crate::generation::{Sampling, parse_decision};
+use crate::generation::{FinishReason, Part, Sampling, parse_decision};
 use crate::nn::{CHUNK, DecoderConfig, Family, token_tensor};
 
 const TEMPLATE: &str = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>";
@@ -90,6 +90,60 @@ fn a_decision_is_valid_and_streams_what_it_says() {
             assert!(if *part == Part::Forced { *logprob == 0.0 } else { *logprob <= 0.0 });
         }
     }
+}
+
+/// Read once and written side by side, they are what each is alone.
+#[test]
+fn samples_of_one_prompt_are_what_separate_runs_give() {
+    let text = "8 May 2023: Has a dog #0\n9 May 2023: Likes tea #1\n> Has a cat";
+    let answer = Grammar::Answer { lines: vec!["8 May 2023: Has a dog".into(), "Likes tea".into()] };
+    for model in [model(1024, no_turn()), prefix_model(no_turn())] {
+        for grammar in [None, Some(Grammar::Decision { shown: 2 }), Some(answer.clone())] {
+            for (temperature, top_p) in [(1.0, 1.0), (0.7, 0.9), (0.0, 1.0)] {
+                let mut request = request(text, grammar.clone());
+                request.sampling = Sampling { temperature, top_p, ..request.sampling };
+                if request.grammar.is_none() {
+                    request.stop = vec!["e".into()];
+                }
+                let together = block_on(model.samples(&request, 7, &Cancel::default())).unwrap();
+                assert_eq!(together.len(), 7);
+                for (sample, own) in (0..).zip(&together) {
+                    let sampling = request.sampling.of_sample(sample);
+                    let (alone, _) = generate(&model, &Request { sampling, ..request.clone() }).unwrap();
+                    assert_eq!((&own.ids, &own.parts, &own.text), (&alone.ids, &alone.parts, &alone.text));
+                    assert_eq!(
+                        (own.finish_reason, &own.prompt_ids),
+                        (alone.finish_reason, &alone.prompt_ids)
+                    );
+                    for (a, b) in own.logprobs.iter().zip(&alone.logprobs) {
+                        assert!((a - b).abs() < 1e-5, "{a} {b}");
+                    }
+                }
+                let is_varied = together.iter().any(|own| own.ids != together[0].ids);
+                assert_eq!(is_varied, temperature > 0.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn samples_can_be_none_and_can_be_cancelled() {
+    let model = model(1024, no_turn());
+    let (request, cancel) = (request("Hello", None), Cancel::default());
+    assert!(block_on(model.samples(&request, 0, &cancel)).unwrap().is_empty());
+    let stops = Cell::new(0);
+    let turns = Rc::new({
+        let cancel = cancel.clone();
+        move || {
+            stops.set(stops.get() + 1);
+            if stops.get() == 5 {
+                cancel.cancel();
+            }
+            Box::pin(std::future::ready(())) as LocalBoxFuture<'static, ()>
+        }
+    });
+    let model = self::model(1024, turns);
+    assert_eq!(block_on(model.samples(&request, 3, &cancel)).unwrap_err().code(), ErrorCode::Aborted);
 }
 
 /// One forward pass over prompt and completion, without cache or chunks, says the same about

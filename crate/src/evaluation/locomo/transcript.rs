@@ -1,0 +1,72 @@
+//! Answers from the turns themselves, without a bank.
+
+use std::collections::BTreeMap;
+
+use super::{Shown, Spoken, System};
+use crate::agents::{AnswerAgent, Candidate, SpeakerCandidates};
+use crate::error::Result;
+use crate::generation::{Cancel, Sampling};
+
+/// An answer and what it stands on.
+pub(super) struct Reply {
+    pub(super) answer: String,
+    pub(super) memories: Vec<Shown>,
+    pub(super) candidates: Vec<Shown>,
+    /// How many turns did not fit.
+    pub(super) left_out: usize,
+}
+
+/// Answers from the turns that a system without banks shows, each speaker's in a block of their own.
+pub(super) async fn answer(
+    agent: &AnswerAgent,
+    system: System,
+    turns: &[Spoken<'_>],
+    (question, evidence): (&str, &[String]),
+    sampling: Sampling,
+    cancel: &Cancel,
+) -> Result<Reply> {
+    let is_shown = |turn: &&Spoken<'_>| match system {
+        System::Oracle => evidence.iter().any(|own| own == turn.dia_id),
+        System::NoMemory => false,
+        _ => true,
+    };
+    let mut by_speaker: BTreeMap<&str, Vec<&Spoken<'_>>> = BTreeMap::new();
+    for turn in turns.iter().filter(is_shown) {
+        by_speaker.entry(turn.speaker).or_default().push(turn);
+    }
+    let shown: Vec<Vec<&Spoken<'_>>> = by_speaker.into_values().collect();
+    let blocks: Vec<SpeakerCandidates> = shown
+        .iter()
+        .map(|own| SpeakerCandidates {
+            speaker: own.first().map_or_else(String::new, |turn| turn.speaker.to_owned()),
+            candidates: own.iter().map(|turn| candidate(turn)).collect(),
+        })
+        .collect();
+    let answered = if blocks.is_empty() {
+        agent.answer_without_memories(question, sampling, cancel, &mut |_| ()).await?
+    } else {
+        agent.answer(question, &blocks, sampling, cancel, &mut |_| ()).await?
+    };
+    let seen = shown.iter().zip(&answered.shown_from).flat_map(|(own, from)| &own[*from..]);
+    Ok(Reply {
+        answer: answered.text,
+        memories: answered.used.iter().map(|(block, place)| Shown::from(shown[*block][*place])).collect(),
+        candidates: seen.map(|turn| Shown::from(*turn)).collect(),
+        left_out: answered.shown_from.iter().sum(),
+    })
+}
+
+fn candidate(turn: &Spoken<'_>) -> Candidate {
+    Candidate { observed: turn.at, text: turn.text.split_whitespace().collect::<Vec<_>>().join(" ") }
+}
+
+impl From<&Spoken<'_>> for Shown {
+    fn from(turn: &Spoken<'_>) -> Self {
+        Self {
+            id: turn.dia_id.to_owned(),
+            speaker: turn.speaker.to_owned(),
+            observed: turn.at,
+            text: candidate(turn).text,
+        }
+    }
+}
