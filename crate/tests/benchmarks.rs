@@ -175,6 +175,20 @@ fn every_system_answers_from_what_it_is_allowed_to_see() {
 }
 
 #[test]
+fn a_file_of_a_benchmark_is_counted_and_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let (conversations, _) = made_up(folder.path());
+    let counted = json(&["data", "locomo", "--file", text(&conversations), "--json"]);
+    assert_eq!((&counted["licence"], &counted["file"]["verified"]), (&"CC-BY-NC-4.0".into(), &false.into()));
+    assert_eq!(counted["file"]["conversations"], 2);
+    let printed = String::from_utf8(memory_r1(&["data", "locomo"]).stdout).unwrap();
+    assert!(printed.contains("snap-research/LoCoMo") && !printed.contains("this is"), "{printed}");
+    let broken = folder.path().join("broken.json");
+    fs::write(&broken, "[{}]").unwrap();
+    assert!(failure(&["data", "locomo", "--file", text(&broken)]).contains("INVALID_ARGUMENT"));
+}
+
+#[test]
 fn what_was_added_can_be_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let db = folder.path().join("memory.db");
@@ -402,6 +416,22 @@ fn the_released_locomo_file_is_read_where_it_is() {
     if !file.is_file() {
         eprintln!("SKIPPED: {} is not there; the made-up conversations stand in for it", file.display());
         return;
+    }
+    let counted = json(&["data", "locomo", "--file", text(&file), "--json"]);
+    let file_counts = &counted["file"];
+    assert_eq!(file_counts["verified"], true);
+    let numbers = ["conversations", "turns", "questions"].map(|name| file_counts[name].as_u64().unwrap());
+    assert_eq!(numbers, [10, 5_882, 1_986]);
+    let categories = |counts: &Value| -> Vec<u64> {
+        counts["by_category"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).collect()
+    };
+    assert_eq!(categories(file_counts), [282, 321, 96, 841, 446]);
+    for (split, scored, of_each) in
+        [("train", 152, [32, 37, 13, 70]), ("val", 81, [11, 26, 0, 44]), ("test", 1307, [239, 258, 83, 727])]
+    {
+        let counts = &file_counts["splits"][split];
+        assert_eq!(counts["scored"], scored);
+        assert_eq!(categories(counts)[..4], of_each);
     }
     let out = tempfile::tempdir().unwrap();
     let run = out.path().join("run");

@@ -7,6 +7,7 @@ mod add;
 mod agent;
 mod answer;
 mod bench;
+mod data;
 mod database;
 mod device;
 mod devices;
@@ -80,6 +81,8 @@ enum Command {
     Pack(pack::Arguments),
     /// Speed, with what the machine can do measured in the same run.
     Bench(bench::Arguments),
+    /// Where a benchmark's data come from, and what a file holds.
+    Data(data::Arguments),
     /// The backends and adapters that this build sees.
     Devices(devices::Arguments),
 }
@@ -118,6 +121,7 @@ fn run(command: &Command, output: &mut Output) -> Result<()> {
         Command::Score(arguments) => score::run(arguments, output),
         Command::Train(arguments) => train::run(arguments, output),
         Command::Bench(arguments) => bench::run(arguments, output),
+        Command::Data(arguments) => data::run(arguments, output),
         Command::Devices(arguments) => devices::run(arguments, output),
     }
 }

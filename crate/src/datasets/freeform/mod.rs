@@ -45,6 +45,7 @@ const FILES: &[(&str, &str)] = &[
     ("homes.txt", include_str!("homes.txt")),
     ("leisure.txt", include_str!("leisure.txt")),
     ("neutral.txt", include_str!("neutral.txt")),
+    ("numbers.txt", include_str!("numbers.txt")),
     ("people.txt", include_str!("people.txt")),
     ("pets.txt", include_str!("pets.txt")),
     ("plain.txt", include_str!("plain.txt")),
