@@ -7,7 +7,7 @@ use super::{dates, generate};
 use crate::bank::Turn;
 use crate::error::{Error, ErrorCode, Result};
 use crate::generation::{
-    Cancel, Generation, Grammar, LanguageModel, MAX_TEXT_TOKENS, Request, Sampling, parse_facts,
+    Cancel, Generation, Grammar, LanguageModel, MAX_TEXT_TOKENS, Request, Sampling, fact_spans, parse_facts,
 };
 
 /// The most facts of one turn, or of one window of a long one.
@@ -30,7 +30,7 @@ pub struct Fact {
     pub phrases: Vec<String>,
     /// What was said: the turn, or the window of it that the model read.
     pub said: Turn,
-    /// The geometric mean of the probabilities of the tokens of its list.
+    /// The geometric mean of the probabilities of the tokens that spell it.
     pub probability: f64,
 }
 
@@ -79,10 +79,7 @@ impl Extractor {
         let mut facts = Vec::new();
         while let Some(piece) = pieces.pop() {
             let window = Turn { content: piece.to_owned(), ..turn.clone() };
-            let Read { texts, probability, cut } = match self
-                .read(memories, &context, &window, sampling, cancel)
-                .await
-            {
+            let Read { texts, cut } = match self.read(memories, &context, &window, sampling, cancel).await {
                 Ok(read) => read,
                 Err(error) if error.code() == ErrorCode::ContextOverflow && piece.len() > SMALL_PIECE / 8 => {
                     let (first, second) = split_near_middle(piece).ok_or(error)?;
@@ -97,7 +94,7 @@ impl Extractor {
                 pieces.extend([second, first]);
                 continue;
             }
-            facts.extend(texts.into_iter().map(|text| {
+            facts.extend(texts.into_iter().map(|(text, probability)| {
                 let resolved = dates::resolve(&text, turn.timestamp);
                 let said = window.clone();
                 Fact { text: resolved.text, phrases: resolved.phrases, said, probability }
@@ -136,10 +133,14 @@ impl Extractor {
             match generate(&*self.model, &request, MOST_TOKENS, cancel, &mut |_| ()).await {
                 Ok(generation) => {
                     let facts = parse_facts(&generation.text, MAX_FACTS)?;
-                    let texts = facts.iter().map(|fact| one_line(fact)).filter(|fact| !fact.is_empty());
-                    let probability = generation.mean_probability().min(1.0);
-                    let texts = if probability < info.fact_threshold { Vec::new() } else { texts.collect() };
-                    return Ok(Read { texts, probability, cut: was_cut(&generation, info.context_length) });
+                    let spans = fact_spans(&generation.text);
+                    let probabilities = spans.iter().map(|span| generation.mean_probability(span).min(1.0));
+                    let texts = facts.iter().map(|fact| one_line(fact)).zip(probabilities);
+                    let is_believed = |(text, probability): &(String, f64)| {
+                        !text.is_empty() && *probability >= info.fact_threshold
+                    };
+                    let cut = was_cut(&generation, info.context_length);
+                    return Ok(Read { texts: texts.filter(is_believed).collect(), cut });
                 }
                 Err(error)
                     if error.code() == ErrorCode::ContextOverflow
@@ -155,8 +156,8 @@ impl Extractor {
 
 /// What the model made of one window.
 struct Read {
-    texts: Vec<String>,
-    probability: f64,
+    /// Each with its probability.
+    texts: Vec<(String, f64)>,
     /// Whether it ran out of room.
     cut: bool,
 }

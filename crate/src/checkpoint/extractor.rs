@@ -36,7 +36,7 @@ pub struct ExtractorEntry {
     pub context_length: usize,
     /// How many related memories it is shown beside a turn.
     pub extractor_candidates: usize,
-    /// A list of facts whose tokens have a lower mean probability is not believed.
+    /// A fact whose tokens have a lower mean probability is not believed.
     pub fact_threshold: f64,
     /// Logits that a device must reproduce.
     pub self_check: Option<SelfCheck>,

@@ -116,7 +116,7 @@ pub struct Manifest {
     /// How many related memories the extractor is shown beside a turn.
     #[serde(default)]
     pub extractor_candidates: usize,
-    /// A list of facts whose tokens have a lower mean probability is not believed.
+    /// A fact whose tokens have a lower mean probability is not believed.
     #[serde(default)]
     pub fact_threshold: f64,
     /// An SPDX expression.

@@ -29,7 +29,7 @@ pub struct PackOptions {
     pub manager_candidates: usize,
     /// How many related memories the extractor is shown beside a turn.
     pub extractor_candidates: usize,
-    /// A list of facts whose tokens have a lower mean probability is not believed.
+    /// A fact whose tokens have a lower mean probability is not believed.
     pub fact_threshold: f64,
     /// An SPDX expression.
     pub licence: String,

@@ -54,7 +54,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N")]
     extractor_candidates: Option<usize>,
 
-    /// A list of facts whose tokens have a lower mean probability is not believed.
+    /// A fact whose tokens have a lower mean probability is not believed.
     #[arg(long, value_name = "P")]
     fact_threshold: Option<f64>,
     /// The weights' licence, an SPDX expression.

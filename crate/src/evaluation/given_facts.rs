@@ -41,6 +41,7 @@ impl LanguageModel for GivenFacts {
             ids: Vec::new(),
             logprobs: Vec::new(),
             parts: Vec::new(),
+            ends: Vec::new(),
             text: self.text.clone(),
             finish_reason: FinishReason::Stop,
         })

@@ -1,5 +1,6 @@
 //! What the agents know of a model: it has facts about itself, and it generates.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -36,7 +37,7 @@ pub struct ModelInfo {
     pub manager_candidates: usize,
     /// How many related memories the extractor is shown beside a turn (Memory-R1: none).
     pub extractor_candidates: usize,
-    /// A list of facts whose tokens have a lower mean probability is not believed; 0 believes all.
+    /// A fact whose tokens have a lower mean probability is not believed; 0 believes all.
     pub fact_threshold: f64,
 }
 
@@ -157,6 +158,8 @@ pub struct Generation {
     pub logprobs: Vec<f32>,
     /// What each new token spells.
     pub parts: Vec<Part>,
+    /// How long the text is, in bytes, once each new token is written.
+    pub ends: Vec<usize>,
     /// The completion; under a grammar a JSON object, without the lines that the engine inserted,
     /// and without a stop string.
     pub text: String,
@@ -171,9 +174,11 @@ impl Generation {
         chosen.map(|(_, logprob)| f64::from(*logprob)).sum::<f64>().exp()
     }
 
-    /// The geometric mean of the probabilities of all tokens that were chosen; 1 where none was.
-    pub fn mean_probability(&self) -> f64 {
-        let chosen = self.parts.iter().zip(&self.logprobs).filter(|(part, _)| **part != Part::Forced);
+    /// The geometric mean of the probabilities of the chosen tokens that end in this part of the text;
+    /// 1 where none does.
+    pub fn mean_probability(&self, text: &RangeInclusive<usize>) -> f64 {
+        let tokens = self.parts.iter().zip(&self.ends).zip(&self.logprobs);
+        let chosen = tokens.filter(|((part, end), _)| **part != Part::Forced && text.contains(end));
         let (count, sum) =
             chosen.fold((0, 0.0), |(count, sum), (_, logprob)| (count + 1, sum + f64::from(*logprob)));
         (sum / f64::from(count.max(1))).exp()

@@ -14,8 +14,8 @@ mod warpers;
 
 pub use chat_template::ChatTemplate;
 pub use constraint::{
-    Answer, Bitset, Constraint, Decision, Step, TargetToken, TokenTrie, encode_target, facts_json,
-    parse_answer, parse_decision, parse_facts,
+    Answer, Bitset, Constraint, Decision, Step, TargetToken, TokenTrie, encode_target, fact_spans,
+    facts_json, parse_answer, parse_decision, parse_facts,
 };
 pub use embedder::{Embedder, EmbedderInfo, LocalEmbedder};
 pub use generator::{LocalModel, Turn, no_turn, self_check};

@@ -105,6 +105,7 @@ impl LanguageModel for ScriptedModel {
             ids: vec![1, 2, 3],
             logprobs: vec![0.0, -0.5, -0.25],
             parts: vec![Part::Forced, Part::Event, Part::Id],
+            ends: vec![0, text.len(), text.len()],
             text,
             finish_reason: FinishReason::Stop,
         })

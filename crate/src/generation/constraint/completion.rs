@@ -1,5 +1,7 @@
 //! The three completions, typed: read strictly, written in the one way that the grammars allow.
 
+use std::ops::RangeInclusive;
+
 use serde::Deserialize;
 
 use super::automaton::is_allowed;
@@ -71,6 +73,33 @@ pub fn parse_facts(json: &str, max_facts: usize) -> Result<Vec<String>> {
         return Err(malformed(format!("{} facts, at most {max_facts} are allowed", facts.len())));
     }
     facts.iter().map(|fact| filled(fact, "a fact")).collect()
+}
+
+/// Which part of an extractor's completion writes each fact: the tokens that end there spell it, from
+/// the decision that there is one more to the mark behind it.
+pub fn fact_spans(json: &str) -> Vec<RangeInclusive<usize>> {
+    let Some(list) = json.find('[') else { return Vec::new() };
+    let (mut ends, mut is_open, mut is_escaped) = (Vec::new(), false, false);
+    for (place, byte) in json.bytes().enumerate().skip(list) {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_open => is_escaped = true,
+            b'"' => {
+                if is_open {
+                    ends.push(place + 1);
+                }
+                is_open = !is_open;
+            }
+            b']' if !is_open => break,
+            _ => {}
+        }
+    }
+    // That the list ends behind the last one belongs to it.
+    if let Some(last) = ends.last_mut() {
+        *last = json.len();
+    }
+    let starts = std::iter::once(0).chain(ends.iter().map(|end| end + 1));
+    starts.zip(&ends).map(|(start, end)| start..=*end).collect()
 }
 
 /// Reads a manager's completion; `shown` is how many memories it was shown.

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 pub(crate) use automaton::State;
 use automaton::{Automaton, Spot};
-pub use completion::{Answer, Decision, facts_json, parse_answer, parse_decision, parse_facts};
+pub use completion::{Answer, Decision, fact_spans, facts_json, parse_answer, parse_decision, parse_facts};
 pub use target::{TargetToken, encode_target};
 pub use trie::{Bitset, TokenTrie};
 

@@ -513,6 +513,10 @@ fn a_target_that_breaks_its_format_is_refused() {
 fn completions_are_parsed_strictly() {
     assert_eq!(parse_decision("{\"event\":\"NONE\"}", 0).unwrap(), Decision::Noop);
     assert_eq!(parse_facts("{\"facts\":[\" a\\nb \"]}", 1).unwrap(), ["a b"]);
+    let two = r#"{"facts":["say \"]\"","b"]}"#;
+    assert_eq!(fact_spans(two), [0..=21, 22..=two.len()]);
+    assert!(two[..21].ends_with(r#"\"""#) && two[21..].starts_with(r#",""#), "{}", &two[..21]);
+    assert!(fact_spans(r#"{"facts":[]}"#).is_empty());
     let malformed = [
         parse_decision("{\"event\":\"NONE\",\"id\":\"0\"}", 3).is_err(),
         parse_decision("{\"event\":\"ADD\"}", 3).is_err(),

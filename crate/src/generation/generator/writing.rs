@@ -34,6 +34,7 @@ pub(super) struct Writing<'a> {
     ids: Vec<u32>,
     logprobs: Vec<f32>,
     parts: Vec<Part>,
+    ends: Vec<usize>,
     text: String,
     told: usize,
     reason: Option<FinishReason>,
@@ -50,8 +51,8 @@ impl<'a> Writing<'a> {
     }
 
     fn new(form: Form<'a>) -> Self {
-        let (ids, logprobs, parts) = (Vec::new(), Vec::new(), Vec::new());
-        Self { form, ids, logprobs, parts, text: String::new(), told: 0, reason: None }
+        let (ids, logprobs, parts, ends) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { form, ids, logprobs, parts, ends, text: String::new(), told: 0, reason: None }
     }
 
     /// What comes next, after the model has read `unread`: what must follow is put there too.
@@ -66,6 +67,7 @@ impl<'a> Writing<'a> {
                         unread.extend_from_slice(&forced);
                         self.logprobs.resize(self.ids.len() + forced.len(), 0.0);
                         self.parts.resize(self.ids.len() + forced.len(), Part::Forced);
+                        self.ends.resize(self.ids.len() + forced.len(), constraint.text().len());
                         self.ids.extend(forced);
                     }
                     Step::Choose(allowed) => return Ok(Next::Choose(Some(allowed))),
@@ -100,6 +102,7 @@ impl<'a> Writing<'a> {
         self.ids.push(choice.id);
         self.logprobs.push(choice.logprob);
         self.parts.push(part);
+        self.ends.push(self.text().len());
         if ends {
             self.end(FinishReason::Stop);
         }
@@ -138,8 +141,8 @@ impl<'a> Writing<'a> {
 
     pub(super) fn finish(self, prompt_ids: Vec<u32>) -> Generation {
         let text = self.text().to_owned();
-        let Self { ids, logprobs, parts, reason, .. } = self;
+        let Self { ids, logprobs, parts, ends, reason, .. } = self;
         let finish_reason = reason.unwrap_or(FinishReason::Length);
-        Generation { prompt_ids, ids, logprobs, parts, text, finish_reason }
+        Generation { prompt_ids, ids, logprobs, parts, ends, text, finish_reason }
     }
 }
