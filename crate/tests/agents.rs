@@ -133,6 +133,24 @@ fn facts_below_the_models_threshold_are_left_out_before_any_decision() {
     assert_eq!(add(&doubting, "Has a dog").unwrap(), []);
     assert!(unsure.bodies("extract").len() == 1 && unsure.bodies("manage").is_empty());
     assert!(texts(&doubting, &Scope::user("ann")).is_empty());
+    // They end the list: the fact before them is not doubted.
+    let results = add(&doubting, "Has a dog. Has a cat").unwrap();
+    assert_eq!(results.iter().map(|result| &*result.fact).collect::<Vec<_>>(), ["Has a dog"]);
+    assert!((results[0].receipt.as_ref().unwrap().fact_probability.unwrap() - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn without_the_manager_every_fact_is_added() {
+    let model = ScriptedModel::new(obedient);
+    let agent = agent(&model);
+    let options = AddOptions { manage: false, ..AddOptions::default() };
+    let said = turn("ann", "UPDATE the dog. Has a dog. Has a dog");
+    let results = block_on(agent.add(&[said], &Scope::user("ann"), &options)).unwrap();
+    assert!(results.iter().all(|result| result.event == OperationKind::Add), "{results:?}");
+    assert_eq!(texts(&agent, &Scope::user("ann")), ["UPDATE the dog", "Has a dog", "Has a dog"]);
+    assert!(model.bodies("manage").is_empty());
+    let receipt = results[2].receipt.as_ref().unwrap();
+    assert!(receipt.model.is_empty() && receipt.shown.is_empty());
 }
 
 #[test]

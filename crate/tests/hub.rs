@@ -108,6 +108,42 @@ fn a_process_goes_on_where_another_stopped() {
 }
 
 #[test]
+fn a_part_that_is_as_long_as_its_file_is_no_dead_end() {
+    let (server, cache) = (LocalHub::new(files()), tempfile::tempdir().unwrap());
+    let blobs = cache.path().join("models--someone--tiny/blobs");
+    fs::create_dir_all(&blobs).unwrap();
+    let weights = &files()[WEIGHTS];
+    let part = format!("{}.part", memory_r1::checkpoint::sha256(weights));
+    fs::write(blobs.join(part), vec![7; weights.len()]).unwrap();
+    is_whole(&get(&hub(&server, cache.path()), NAME).unwrap());
+}
+
+#[test]
+fn what_nobody_has_checked_is_checked_the_next_time() {
+    let (server, cache) = (LocalHub::new(files()), tempfile::tempdir().unwrap());
+    let hub = hub(&server, cache.path());
+    let folder = get(&hub, NAME).unwrap();
+    // As a process leaves it that dies before the check of what came wrong.
+    fs::write(folder.join(format!("{WEIGHTS}.unchecked")), "").unwrap();
+    fs::write(fs::canonicalize(folder.join(WEIGHTS)).unwrap(), "other").unwrap();
+    let (code, message) = refused(&hub, NAME);
+    assert_eq!(code, ErrorCode::ModelIntegrity);
+    assert!(message.contains("5 bytes instead of 800000"), "{message}");
+    is_whole(&get(&hub, NAME).unwrap());
+    is_whole(&get(&Hub { offline: true, ..hub }, NAME).unwrap());
+}
+
+#[test]
+fn names_that_would_leave_the_cache_are_passed_over() {
+    let mut all = files();
+    all.insert("LICENSE/../../../../escaped".to_owned(), b"x".to_vec());
+    all.insert("model/../../../../../escaped.safetensors".to_owned(), b"x".to_vec());
+    let (server, cache) = (LocalHub::new(all), tempfile::tempdir().unwrap());
+    is_whole(&get(&hub(&server, cache.path()), NAME).unwrap());
+    assert!(server.asked().iter().all(|asked| !asked.0.contains("escaped")));
+}
+
+#[test]
 fn what_is_not_what_the_hub_has_is_refused_and_not_kept() {
     let (server, cache) = (LocalHub::new(files()), tempfile::tempdir().unwrap());
     let hub = hub(&server, cache.path());

@@ -24,6 +24,8 @@ const MAIN: &str = "main";
 /// How often something is asked for, and how long to wait before the second time; then twice as long.
 const ATTEMPTS: u32 = 5;
 const WAIT: Duration = Duration::from_millis(300);
+/// What the name of a mark ends with: its file was not compared with the hub's hash yet.
+const UNCHECKED: &str = ".unchecked";
 
 /// A repository and its revision: `owner/name` or `owner/name@revision`, where a revision is a branch,
 /// a tag or a commit.
@@ -52,7 +54,7 @@ impl HubName {
 
     /// Whether the revision is a commit, which never changes.
     fn is_fixed(&self) -> bool {
-        self.revision.len() == 40 && self.revision.chars().all(|c| c.is_ascii_hexdigit())
+        is_commit(&self.revision)
     }
 
     fn repo(&self, revision: &str) -> Repo {
@@ -100,7 +102,8 @@ impl Hub {
             Some(folder) => Cache::new(folder.into()),
             None => Cache::from_env(),
         };
-        let offline = filled("HF_HUB_OFFLINE").is_some_and(|value| value != "0");
+        let offline = filled("HF_HUB_OFFLINE")
+            .is_some_and(|value| ["1", "on", "yes", "true"].contains(&&*value.to_lowercase()));
         let token = filled("HF_TOKEN").or_else(|| cache.token());
         Self { endpoint: filled("HF_ENDPOINT"), cache: cache.path().clone(), token, offline }
     }
@@ -154,6 +157,17 @@ impl Hub {
         self.cache.join(repository).join("snapshots").join(commit)
     }
 
+    /// Removes what a process that was killed at the very end of a file left: it is as long as the file,
+    /// and a server has nothing to send behind it.
+    fn drop_spent_part(&self, name: &HubName, file: &Listed) {
+        let (Some(size), Some(hash)) = (file.size, file.hash()) else { return };
+        let blobs = self.cache.join(name.repo(MAIN).folder_name()).join("blobs");
+        let part = blobs.join(hash).with_extension("part");
+        if fs::metadata(&part).is_ok_and(|found| found.len() >= size) {
+            let _ = fs::remove_file(part);
+        }
+    }
+
     fn cache(&self) -> Cache {
         Cache::new(self.cache.clone())
     }
@@ -171,6 +185,10 @@ impl Hub {
         let request = api.repo(name.repo(&name.revision)).info_request().query("blobs", "true");
         let answer = request.call().map_err(|error| wrong(ApiError::RequestError(Box::new(error))))?;
         let mut listing: Listing = answer.into_json().map_err(|error| wrong(error.into()))?;
+        if !is_commit(&listing.sha) {
+            // It becomes the name of a folder.
+            return Err(wrong(ApiError::InvalidHeader("sha")));
+        }
         listing.siblings.retain(|file| is_model_file(&file.rfilename));
         // Weights come last: where they are, the rest is.
         listing.siblings.sort_by_key(|file| (is_weights(&file.rfilename), file.rfilename.clone()));
@@ -197,14 +215,21 @@ impl Hub {
         let mut before = 0;
         for file in &listing.siblings {
             let path = folder.join(&file.rfilename);
+            // A process that dies between the last byte and the check leaves the mark.
+            let mark = folder.join(format!("{}{UNCHECKED}", file.rfilename.replace('/', "-")));
             if !path.exists() {
+                let written = fs::create_dir_all(&folder).and_then(|()| fs::write(&mark, ""));
+                written.map_err(|error| Failure::of(name, &file.rfilename, error.into()).into_error())?;
                 let mut bar = Bar { file: &file.rfilename, before, own: 0, total, report: &mut *report };
+                self.drop_spent_part(name, file);
                 let repo = api.repo(name.repo(&listing.sha));
                 let fetch = || {
                     let fetched = repo.download_with_progress(&file.rfilename, &mut bar);
                     fetched.map_err(|error| Failure::of(name, &file.rfilename, error))
                 };
                 with_retries(ATTEMPTS, fetch).map_err(Failure::into_error)?;
+            }
+            if mark.exists() {
                 file.check(&path).map_err(|error| {
                     // Kept, it would be taken for whole.
                     if let Ok(blob) = fs::canonicalize(&path) {
@@ -213,6 +238,7 @@ impl Hub {
                     let _ = fs::remove_file(&path);
                     Error::new(error.code(), format!("{name}: {}", error.message()))
                 })?;
+                let _ = fs::remove_file(mark);
             }
             before += file.size.unwrap_or_default();
         }
@@ -259,6 +285,15 @@ struct Lfs {
 }
 
 impl Listed {
+    /// By which the hub, and so the cache, names the content.
+    fn hash(&self) -> Option<&str> {
+        self.lfs
+            .as_ref()
+            .map(|lfs| &*lfs.sha256)
+            .or(self.blob_id.as_deref())
+            .filter(|hash| hash.chars().all(|c| c.is_ascii_hexdigit()))
+    }
+
     /// Compares what came with what was promised.
     fn check(&self, path: &Path) -> Result<()> {
         let wrong = |what: String| {
@@ -342,8 +377,7 @@ impl Failure {
                 ureq::Error::Status(404, _) => {
                     Self::Lasting(unreachable("the hub has no such repository, revision or file".to_owned()))
                 }
-                // A file that is whole but for its name: the next time finds nothing more to ask for.
-                ureq::Error::Status(status @ (416 | 429 | 500..), _) => {
+                ureq::Error::Status(status @ (429 | 500..), _) => {
                     Self::Passing(unreachable(format!("the hub answers {status}")))
                 }
                 ureq::Error::Status(status, _) => Self::Lasting(unreachable(format!("the hub answers {status}"))),
@@ -368,6 +402,10 @@ impl Failure {
     }
 }
 
+fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.chars().all(|c| c.is_ascii_hexdigit())
+}
+
 fn is_weights(name: &str) -> bool {
     name.ends_with(".safetensors")
 }
@@ -379,7 +417,7 @@ fn is_whole(folder: &Path) -> bool {
         weight_map: std::collections::BTreeMap<String, String>,
     }
 
-    let has = |name: &str| folder.join(name).exists();
+    let has = |name: &str| folder.join(name).exists() && !folder.join(format!("{name}{UNCHECKED}")).exists();
     let shards = || -> Option<BTreeSet<String>> {
         let index: Index = serde_json::from_slice(&fs::read(folder.join(INDEX)).ok()?).ok()?;
         Some(index.weight_map.into_values().collect())

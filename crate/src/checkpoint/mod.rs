@@ -68,8 +68,8 @@ const OTHERS: [&str; 10] = [
 /// Whether a file of a model's folder is one that a model is read from, its licence or its card. A
 /// checkpoint has an optimiser's state beside them, a repository the same weights in other formats.
 pub fn is_model_file(name: &str) -> bool {
-    let is_weights = name.starts_with("model") && name.ends_with(".safetensors") && !name.contains('/');
-    is_weights || OTHERS.contains(&name) || COMPANIONS.contains(&name) || name.starts_with("LICEN")
+    let is_kind = name.starts_with("model") && name.ends_with(".safetensors") || name.starts_with("LICEN");
+    OTHERS.contains(&name) || COMPANIONS.contains(&name) || is_kind && !name.contains(['/', '\\'])
 }
 
 /// 64 hexadecimal digits.

@@ -119,6 +119,7 @@ pub struct QuestionOutcome {
     /// All that it was shown.
     pub candidates: Vec<Shown>,
     /// How many more would have been, had they fitted into the model's context.
+    #[serde(default)]
     pub left_out: usize,
     /// How long it took.
     pub seconds: f64,
@@ -365,23 +366,26 @@ impl Banks {
         question: &Question,
     ) -> Result<QuestionOutcome> {
         let start = Instant::now();
-        let answered = if run.settings.system.has_banks() {
-            self.answer(run, sample_id, index, question).await?
+        let system = run.settings.system;
+        let (answered, shown, kept) = if system.has_banks() {
+            let scope = Scope { run_id: Some(sample_id.to_owned()), ..Scope::default() };
+            let answered = self.answer(run, &scope, index, question).await?;
+            let kept = self.agent.get_all(&scope, usize::MAX).await?;
+            let shown = self.sources_of(answered.candidates.iter().map(|own| &*own.id));
+            let kept = self.sources_of(kept.iter().map(|found| &*found.memory.id.0));
+            (answered, shown, kept)
         } else {
             let (agent, asked) = (self.agent.answer_agent(), (&*question.question, &*question.evidence));
-            let (sampling, system) = (Self::sampling(run, index), run.settings.system);
-            transcript::answer(agent, system, turns, asked, sampling, &run.cancel).await?
+            let sampling = Self::sampling(run, index);
+            let answered = transcript::answer(agent, system, turns, asked, sampling, &run.cancel).await?;
+            let of_turns: BTreeSet<&str> = turns.iter().map(|turn| turn.dia_id).collect();
+            let shown =
+                of_turns.iter().copied().filter(|id| answered.candidates.iter().any(|own| own.id == *id));
+            let shown: BTreeSet<&str> = shown.collect();
+            let kept = if system == System::FullContext { of_turns } else { shown.clone() };
+            (answered, shown, kept)
         };
         let answer = question.answer.clone().unwrap_or_default();
-        let (kept, shown) = if run.settings.system.has_banks() {
-            let scope = Scope { run_id: Some(sample_id.to_owned()), ..Scope::default() };
-            let kept = self.agent.get_all(&scope, usize::MAX).await?;
-            let kept = self.sources_of(kept.iter().map(|found| &*found.memory.id.0));
-            (kept, self.sources_of(answered.candidates.iter().map(|own| &*own.id)))
-        } else {
-            let shown: BTreeSet<&str> = answered.candidates.iter().map(|own| &*own.id).collect();
-            (shown.clone(), shown)
-        };
         let count = |turns: &BTreeSet<&str>| {
             question.evidence.iter().filter(|turn| turns.contains(turn.as_str())).count()
         };
@@ -408,17 +412,16 @@ impl Banks {
     async fn answer(
         &self,
         run: &LocomoRun<'_>,
-        sample_id: &str,
+        scope: &Scope,
         index: usize,
         question: &Question,
     ) -> Result<Reply> {
-        let scope = Scope { run_id: Some(sample_id.to_owned()), ..Scope::default() };
         let options = AnswerOptions {
             sampling: Self::sampling(run, index),
             cancel: run.cancel.clone(),
             ..AnswerOptions::default()
         };
-        let answered = self.agent.answer(&question.question, &scope, &options).await?;
+        let answered = self.agent.answer(&question.question, scope, &options).await?;
         Ok(Reply {
             memories: answered.memories.iter().map(Shown::from).collect(),
             candidates: answered.candidates.iter().map(Shown::from).collect(),

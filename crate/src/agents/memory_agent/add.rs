@@ -206,12 +206,9 @@ impl MemoryAgent {
     ) -> Result<AddResult> {
         let info = self.manager.model().info();
         let own: Vec<&Memory> = draft.bank().memories().filter(|memory| memory.speaker == speaker).collect();
-        let shown: Vec<Memory> = self
-            .retriever
-            .for_fact(&own, &fact.text, speaker, info.manager_candidates)
-            .into_iter()
-            .map(|found| own[found.place].clone())
-            .collect();
+        let most = if options.manage { info.manager_candidates } else { 0 };
+        let found = self.retriever.for_fact(&own, &fact.text, speaker, most);
+        let shown: Vec<Memory> = found.into_iter().map(|found| own[found.place].clone()).collect();
         let candidates: Vec<Candidate> = shown.iter().map(Candidate::from).collect();
         let sampling = options.sampling_of(&[1, index as u64]);
         let decision = if options.manage {

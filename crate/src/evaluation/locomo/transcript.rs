@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Shown, Spoken, System};
-use crate::agents::{AnswerAgent, Candidate, SpeakerCandidates};
+use crate::agents::{AnswerAgent, Candidate, SpeakerCandidates, one_line};
 use crate::error::Result;
 use crate::generation::{Cancel, Sampling};
 
@@ -57,7 +57,7 @@ pub(super) async fn answer(
 }
 
 fn candidate(turn: &Spoken<'_>) -> Candidate {
-    Candidate { observed: turn.at, text: turn.text.split_whitespace().collect::<Vec<_>>().join(" ") }
+    Candidate { observed: turn.at, text: one_line(turn.text) }
 }
 
 impl From<&Spoken<'_>> for Shown {
