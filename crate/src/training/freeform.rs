@@ -4,9 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::{DataConfig, FreeformConfig};
-use super::examples::{
-    Case, Source, Task, answer_completion, candidates, in_two_threads, letters, lines, memories_beside,
-};
+use super::dialogue_cases::{answer_completion, candidates, letters, lines, memories_beside};
+use super::examples::{Case, Source, Task, in_two_threads};
 use crate::agents::{
     Block, MAX_FACTS, answer_messages, dates, extract_messages, is_same_statement, manage_messages, one_line,
 };

@@ -8,6 +8,7 @@
 mod adamw;
 mod bpe;
 mod config;
+mod dialogue_cases;
 mod encoder;
 mod examples;
 mod export;
@@ -27,7 +28,8 @@ pub use bpe::{CHAT_TEMPLATE, SPECIAL_TOKENS, TokenizerFiles};
 pub use config::{
     Curriculum, DataConfig, EncoderConfig, FreeformConfig, LossWeights, Schedule, SftConfig, TaskCounts,
 };
-pub use examples::{Case, Example, Source, Task, cases, tokenize};
+pub use dialogue_cases::cases;
+pub use examples::{Case, Example, Source, Task, tokenize};
 pub use export::export;
 pub use muon::Muon;
 pub use optimizer::{Moments, Optim, Optimizer, Step};

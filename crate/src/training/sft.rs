@@ -11,8 +11,9 @@ use tracing::info;
 
 use super::bpe::TokenizerFiles;
 use super::config::{EncoderConfig, SftConfig};
+use super::dialogue_cases::cases;
 use super::encoder::Encoder;
-use super::examples::{Case, Example, cases, tokenize};
+use super::examples::{Case, Example, tokenize};
 use super::freeform;
 use super::network::Layout;
 use super::optimizer::Moments;
