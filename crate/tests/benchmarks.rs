@@ -73,7 +73,7 @@ fn timeless(mut value: Value) -> Value {
 
 fn lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap();
-    text.lines().map(|line| timeless(serde_json::from_str(line).unwrap())).collect()
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]
@@ -353,6 +353,188 @@ fn eval_locomo_repeats_itself_and_its_questions_score_as_reported() {
     assert_eq!(timeless(again.0), timeless(report));
     assert_eq!(again.1, questions);
     assert_eq!(again.2, journal);
+}
+
+/// `synth` in another benchmark's layout.
+fn made_up_as(layout: &str, folder: &Path, size: [&str; 3]) -> PathBuf {
+    let path = folder.join(format!("{layout}.json"));
+    let [dialogues, sessions, turns] = size;
+    let numbers = ["--seed", "7", "--dialogues", dialogues, "--sessions", sessions, "--turns", turns];
+    json(&[&["synth", "--layout", layout, "--out", text(&path), "--json"][..], &numbers].concat());
+    path
+}
+
+#[test]
+fn longmemeval_runs_in_every_layout() {
+    let folder = tempfile::tempdir().unwrap();
+    for layout in ["longmemeval", "longmemeval-oracle"] {
+        let data = made_up_as(layout, folder.path(), ["1", "3", "6"]);
+        let out = folder.path().join(format!("run-{layout}"));
+        let paths = ["eval", "longmemeval", "--data", text(&data), "--out", text(&out), "--model", model()];
+        let report = json(&[&paths[..], &["--limit", "3", "--json"]].concat());
+        let categories = report["by_category"].as_object().unwrap();
+        let asked: u64 = categories.values().map(|own| own["n"].as_u64().unwrap()).sum();
+        assert_eq!((&report["conversations"], asked), (&3.into(), 3));
+        let record: Value =
+            serde_json::from_str::<Value>(&fs::read_to_string(&data).unwrap()).unwrap()[0].clone();
+        let sessions = record["haystack_sessions"].as_array().unwrap();
+        let first = lines(&out.join("questions.jsonl")).remove(0);
+        let is_abstention = record["question_id"].as_str().unwrap().ends_with("_abs");
+        let category = if is_abstention { &Value::from("abstention") } else { &record["question_type"] };
+        assert_eq!((&first["category"], &first["question"]), (category, &record["question"]));
+        // The user has a bank, the assistant has none.
+        let own = &report["banks"][first["sample_id"].as_str().unwrap()];
+        assert!(own.as_object().unwrap().keys().all(|speaker| speaker == "user"), "{own}");
+        let turns: usize = sessions.iter().map(|session| session.as_array().unwrap().len()).sum();
+        assert!(report["turns"].as_u64().unwrap() as usize >= turns);
+        let count = sessions.len();
+        assert!(if layout == "longmemeval" { count == 3 } else { count < 3 }, "{count}");
+    }
+    let counted =
+        json(&["data", "longmemeval", "--file", text(&folder.path().join("longmemeval.json")), "--json"]);
+    assert!(counted["file"]["questions"].as_u64().unwrap() > 10);
+    assert_eq!(counted["file"]["verified"], Value::Null);
+}
+
+#[test]
+fn every_system_runs_on_msc() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = made_up_as("msc", folder.path(), ["6", "2", "4"]);
+    let counted = json(&["data", "msc", "--file", text(&data), "--json"]);
+    assert!(counted["file"]["conversations"].as_u64().unwrap() >= 20);
+    for system in ["memory-r1", "add-only", "rag", "full-context", "oracle", "no-memory"] {
+        let out = folder.path().join(system);
+        let paths = ["eval", "msc", "--data", text(&data), "--out", text(&out), "--model", model()];
+        let report =
+            json(&[&paths[..], &["--limit", "20", "--turns", "2", "--system", system, "--json"]].concat());
+        assert_eq!((&report["n"], &report["system"]), (&20.into(), &system.into()));
+        let questions = lines(&out.join("questions.jsonl"));
+        assert!(questions.iter().all(|question| question["category"] == "msc"));
+    }
+    let mut items: Value = serde_json::from_str(&fs::read_to_string(&data).unwrap()).unwrap();
+    items[1]["self_instruct"].as_object_mut().unwrap().remove("A");
+    let broken = folder.path().join("broken.json");
+    fs::write(&broken, items.to_string()).unwrap();
+    let out = folder.path().join("none");
+    let paths = ["eval", "msc", "--data", text(&broken), "--out", text(&out), "--model", model()];
+    let error = failure(&paths);
+    assert!(error.contains("broken.json: record 1: self_instruct: A: expected this field"), "{error}");
+}
+
+/// The file is larger than the memory that the process may have.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_file_is_read_that_does_not_fit_into_memory() {
+    use std::io::{BufWriter, Write as _};
+    use std::process::Command;
+
+    let folder = tempfile::tempdir().unwrap();
+    let small = made_up_as("longmemeval", folder.path(), ["1", "12", "20"]);
+    let records: Vec<Value> = serde_json::from_str(&fs::read_to_string(small).unwrap()).unwrap();
+    let record = records[0].to_string();
+    let path = folder.path().join("large.json");
+    let copies = (250 << 20) / record.len() + 1;
+    let mut file = BufWriter::new(fs::File::create(&path).unwrap());
+    for copy in 0..copies {
+        write!(file, "{}{record}", if copy == 0 { "[" } else { "," }).unwrap();
+    }
+    file.write_all(b"]").unwrap();
+    file.into_inner().unwrap().sync_all().unwrap();
+    let command = format!(
+        "ulimit -v 200000; exec {} data longmemeval --file {} --json",
+        env!("CARGO_BIN_EXE_memory-r1"),
+        text(&path)
+    );
+    let output = Command::new("sh").args(["-c", &command]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let counted: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(counted["file"]["conversations"], copies);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+#[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+fn a_browser_shows_the_report_and_its_plots() {
+    use std::process::Command;
+
+    let folder = tempfile::tempdir().unwrap();
+    let (data, _) = made_up(folder.path());
+    let out = folder.path().join("run");
+    let paths = ["eval", "locomo", "--data", text(&data), "--out", text(&out), "--model", model()];
+    json(&[&paths[..], &["--turns", "40", "--limit", "12", "--json"]].concat());
+    let html = fs::read_to_string(out.join("report.html")).unwrap();
+    assert_eq!(html.matches("<svg").count(), 4);
+    assert!(!html.contains("src=") && !html.contains("href=") && !html.contains("url("));
+
+    let own = std::env::var("CHROMIUM").ok();
+    let usual = ["/usr/bin/chromium", "/usr/bin/chromium-browser"].map(str::to_owned);
+    let Some(chromium) = own.into_iter().chain(usual).find(|path| Path::new(path).is_file()) else {
+        eprintln!("SKIPPED: there is no Chromium; `./build.sh setup` installs it");
+        return;
+    };
+    let picture = folder.path().join("report.png");
+    let run = Command::new(chromium)
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1400,1600"])
+        .arg("--host-resolver-rules=MAP * ~NOTFOUND")
+        .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
+        .arg(format!("--screenshot={}", picture.display()))
+        .arg(format!("file://{}", out.join("report.html").display()))
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let mut reader =
+        png::Decoder::new(std::io::BufReader::new(fs::File::open(&picture).unwrap())).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    let channels = info.color_type.samples();
+    let count = |color: [u8; 3]| {
+        pixels.chunks(channels).filter(|own| (0..3).all(|i| own[i].abs_diff(color[i]) < 24)).count()
+    };
+    // Lines two pixels wide: of the memories and the first of operations and times, and the second ones.
+    for (color, least) in [([31, 119, 180], 600), ([214, 39, 40], 200)] {
+        assert!(count(color) > least, "{color:?}: {}", count(color));
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_answer() {
+    use std::process::Command;
+    let folder = tempfile::tempdir().unwrap();
+    let (data, _) = made_up(folder.path());
+    let answers = ["1", "2"].map(|threads| {
+        let out = folder.path().join(threads);
+        let run = Command::new(env!("CARGO_BIN_EXE_memory-r1"))
+            .args(locomo(&data, &out, &[]))
+            .env("RAYON_NUM_THREADS", threads)
+            .output()
+            .unwrap();
+        assert!(run.status.success());
+        fs::read_to_string(out.join("questions.jsonl")).unwrap()
+    });
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(answers[0].lines().count(), 4);
+}
+
+#[test]
+fn without_distillation_no_memory_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, _) = made_up(folder.path());
+    let run = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        let report = json(&locomo(&data, &out, more));
+        (report, lines(&out.join("questions.jsonl")))
+    };
+    let named = |questions: &[Value]| -> usize {
+        questions.iter().map(|question| question["memories"].as_array().unwrap().len()).sum()
+    };
+    let (whole, with) = run("with", &[]);
+    let (report, without) = run("without", &["--no-distillation"]);
+    assert_eq!((&whole["no_distillation"], &report["no_distillation"]), (&false.into(), &true.into()));
+    assert!(named(&with) > 0);
+    assert_eq!(named(&without), 0);
+    assert_eq!(with[0]["candidates"], without[0]["candidates"]);
+    let (report, _) = run("add-only", &["--no-manager"]);
+    assert_eq!(report["system"], "add-only");
 }
 
 #[test]

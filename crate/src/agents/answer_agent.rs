@@ -76,11 +76,12 @@ impl AnswerAgent {
     ///
     /// Without any candidate the answer is [`NO_ANSWER`], and the model is not asked.
     /// Candidates that do not fit into the model's context are left out, the worst of the
-    /// longest block first.
+    /// longest block first. Without `distill` no memory is named, and the answer is given at once.
     pub async fn answer(
         &self,
         question: &str,
         blocks: &[SpeakerCandidates],
+        distill: bool,
         sampling: Sampling,
         cancel: &Cancel,
         on_text: &mut dyn FnMut(&str),
@@ -99,7 +100,7 @@ impl AnswerAgent {
                 shown_from[longest] += 1;
                 continue;
             }
-            match self.ask(question, blocks, &shown_from, sampling, cancel, on_text).await {
+            match self.ask(question, blocks, &shown_from, distill, sampling, cancel, on_text).await {
                 Err(error) if error.code() == ErrorCode::ContextOverflow && total > 1 => {
                     shown_from[longest] += 1;
                 }
@@ -116,7 +117,7 @@ impl AnswerAgent {
         cancel: &Cancel,
         on_text: &mut dyn FnMut(&str),
     ) -> Result<Answered> {
-        self.ask(question, &[], &[], sampling, cancel, on_text).await
+        self.ask(question, &[], &[], false, sampling, cancel, on_text).await
     }
 
     /// Answers from memories as they are given: for each speaker those that are related to the
@@ -134,7 +135,7 @@ impl AnswerAgent {
         let most = self.model.info().candidates_per_speaker;
         let blocks = self.retriever.for_question(&memories, &question, most);
         let candidates = SpeakerCandidates::of(&memories, &blocks);
-        let answered = self.answer(&question, &candidates, sampling, cancel, on_text).await?;
+        let answered = self.answer(&question, &candidates, true, sampling, cancel, on_text).await?;
         Ok((
             answered.text,
             answered.used.iter().map(|(block, place)| blocks[*block].1[*place].place).collect(),
@@ -146,6 +147,7 @@ impl AnswerAgent {
         question: &str,
         blocks: &[SpeakerCandidates],
         shown_from: &[usize],
+        distill: bool,
         sampling: Sampling,
         cancel: &Cancel,
         on_text: &mut dyn FnMut(&str),
@@ -161,7 +163,8 @@ impl AnswerAgent {
                 shown.push(Block { speaker: own.speaker.clone(), lines });
             }
         }
-        let lines: Vec<String> = shown.iter().flat_map(|block| block.lines.iter().cloned()).collect();
+        let nameable = shown.iter().filter(|_| distill);
+        let lines: Vec<String> = nameable.flat_map(|block| block.lines.iter().cloned()).collect();
         let longest_copy = lines.iter().map(|line| line.len() + 8).sum::<usize>();
         let mut stream = AnswerStream::default();
         let request = Request {

@@ -11,6 +11,7 @@ mod data;
 mod database;
 mod device;
 mod devices;
+mod digest;
 mod embed;
 mod eval;
 mod export;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::output::Output;
+use crate::datasets::ABSTENTION;
 use crate::error::{Error, ErrorCode, Result};
 use crate::evaluation::{Tally, Totals, read_pairs};
 
@@ -53,7 +54,14 @@ pub(in crate::cli) fn table(totals: &Totals) -> String {
             100.0 * category.declined
         );
     }
-    let pooled = if totals.by_category.contains_key("5") { "all but 5" } else { "all" };
+    let has = |category: &str| totals.by_category.contains_key(category);
+    let pooled = if has("5") {
+        "all but 5"
+    } else if has(ABSTENTION) {
+        "answerable"
+    } else {
+        "all"
+    };
     let _ = writeln!(
         text,
         "{pooled:<10} {:>6} {:>7.2} {:>7.2} {:>7.2}",

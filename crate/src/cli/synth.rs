@@ -11,7 +11,7 @@ use super::database::count;
 use super::output::Output;
 use crate::datasets::freeform::held_out_cases;
 use crate::datasets::synthetic::{
-    self, Count, Options, Shapes, Share, generate, ops_cases, shapes, write_locomo, write_ops,
+    self, Count, Options, Shapes, Share, generate, ops_cases, shapes, write_layout, write_locomo, write_ops,
 };
 use crate::error::Result;
 
@@ -28,6 +28,9 @@ pub(super) struct Arguments {
     /// The file of conversations.
     #[arg(long, value_name = "FILE", required_unless_present = "shapes")]
     out: Option<PathBuf>,
+    /// The benchmark whose layout the file has; of the others than LoCoMo's, a record for each question.
+    #[arg(long, value_enum, default_value = "locomo")]
+    layout: Layout,
     /// Which names, values and wordings.
     #[arg(long, value_enum, default_value = "train")]
     split: Split,
@@ -96,9 +99,22 @@ enum Split {
     Test,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Layout {
+    Locomo,
+    /// S and M: a question with all sessions.
+    Longmemeval,
+    /// A question with the sessions that hold its answer.
+    LongmemevalOracle,
+    /// MSC-Self-Instruct: a question that one speaker asks the other.
+    Msc,
+}
+
 #[derive(Serialize)]
 struct Made {
     dialogues: usize,
+    /// Conversations, or questions with their sessions, in the file.
+    records: usize,
     sessions: usize,
     turns: usize,
     questions: usize,
@@ -127,9 +143,19 @@ fn write(arguments: &Arguments, options: Options, out: &Path, output: &mut Outpu
         Split::Test => synthetic::Split::Test,
     };
     let dialogues = generate(arguments.seed, arguments.dialogues, split, options);
-    write_locomo(out, &dialogues)?;
+    let layout = match arguments.layout {
+        Layout::Locomo => None,
+        Layout::Longmemeval => Some(synthetic::Layout::LongMemEval),
+        Layout::LongmemevalOracle => Some(synthetic::Layout::LongMemEvalOracle),
+        Layout::Msc => Some(synthetic::Layout::Msc),
+    };
+    let records = match layout {
+        None => write_locomo(out, &dialogues).map(|()| dialogues.len())?,
+        Some(layout) => write_layout(out, &dialogues, layout)?,
+    };
     let mut made = Made {
         dialogues: dialogues.len(),
+        records,
         sessions: dialogues.iter().map(|dialogue| dialogue.sample.conversation.sessions.len()).sum(),
         turns: dialogues.iter().map(|dialogue| dialogue.gold.turns.len()).sum(),
         questions: dialogues.iter().map(|dialogue| dialogue.sample.questions.len()).sum(),

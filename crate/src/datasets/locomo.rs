@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::place::Place;
 use crate::bank::Timestamp;
 use crate::error::{Error, ErrorCode, Result};
 
@@ -187,42 +188,6 @@ impl Sample {
         record.insert("qa".into(), questions.collect());
         record.insert("conversation".into(), Value::Object(conversation));
         record
-    }
-}
-
-/// Where in the file we are, for errors.
-struct Place(String);
-
-impl Place {
-    fn at(&self, field: &str) -> Self {
-        Self(format!("{}: {field}", self.0))
-    }
-
-    fn error(&self, expected: &str) -> Error {
-        Error::invalid(format!("{}: expected {expected}", self.0))
-    }
-
-    fn field<'a>(&self, value: &'a Value, name: &str) -> Result<&'a Value> {
-        value.get(name).ok_or_else(|| self.at(name).error("this field, which is missing"))
-    }
-
-    fn text(&self, value: &Value, name: &str) -> Result<String> {
-        let text = self.field(value, name)?.as_str().ok_or_else(|| self.at(name).error("a string"))?;
-        Ok(text.to_owned())
-    }
-
-    fn list<'a>(&self, value: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
-        self.field(value, name)?.as_array().ok_or_else(|| self.at(name).error("a list"))
-    }
-
-    /// A string or a number, as the released file writes years; absent is `None`.
-    fn scalar(&self, value: &Value, name: &str) -> Result<Option<String>> {
-        match value.get(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(Value::Number(number)) => Ok(Some(number.to_string())),
-            Some(_) => Err(self.at(name).error("a string or a number")),
-        }
     }
 }
 

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::benchmark::QuestionOutcome;
 use super::bootstrap::intervals;
-use super::locomo::QuestionOutcome;
-use super::scores::ADVERSARIAL;
+use super::scores::{Category, category_as_json, is_adversarial};
 use crate::error::{Error, Result};
 
 /// A score's means and their difference.
@@ -59,8 +59,9 @@ pub struct Changed {
     pub sample_id: String,
     /// The question's place in it, from 0.
     pub index: usize,
-    /// LoCoMo's number.
-    pub category: u8,
+    /// LoCoMo's number, or the word of another benchmark.
+    #[serde(with = "category_as_json")]
+    pub category: Category,
     /// The question.
     pub question: String,
     /// The gold answer.
@@ -106,9 +107,9 @@ pub fn compare(a: &[QuestionOutcome], b: &[QuestionOutcome], seed: u64) -> Resul
     }
     let mut by_category: BTreeMap<String, Vec<Paired<'_>>> = BTreeMap::new();
     for pair in &pairs {
-        by_category.entry(pair.0.category.to_string()).or_default().push(*pair);
+        by_category.entry(pair.0.category.clone()).or_default().push(*pair);
     }
-    let is_pooled = |pair: &&Paired<'_>| pair.0.category.to_string() != ADVERSARIAL;
+    let is_pooled = |pair: &&Paired<'_>| !is_adversarial(&pair.0.category);
     let pooled: Vec<Paired<'_>> = pairs.iter().filter(is_pooled).copied().collect();
     Ok(Comparison {
         pooled: Compared::of(&pooled, seed),
@@ -121,7 +122,7 @@ pub fn compare(a: &[QuestionOutcome], b: &[QuestionOutcome], seed: u64) -> Resul
 type Paired<'a> = (&'a QuestionOutcome, &'a QuestionOutcome);
 
 fn is_right(own: &QuestionOutcome) -> bool {
-    if own.category.to_string() == ADVERSARIAL { own.declined } else { own.scores.exact_match >= 1.0 }
+    if is_adversarial(&own.category) { own.declined } else { own.scores.exact_match >= 1.0 }
 }
 
 fn scores(own: &QuestionOutcome) -> [f64; 3] {
@@ -134,7 +135,7 @@ fn changed(pair: &Paired<'_>) -> Option<Changed> {
     (!is_same).then(|| Changed {
         sample_id: a.sample_id.clone(),
         index: a.index,
-        category: a.category,
+        category: a.category.clone(),
         question: a.question.clone(),
         answer: a.answer.clone(),
         a: (a.prediction.clone(), a.scores.f1),
@@ -196,7 +197,7 @@ mod tests {
         QuestionOutcome {
             sample_id: "c".into(),
             index,
-            category,
+            category: category.to_string(),
             question: format!("q{index}"),
             answer: "a".into(),
             prediction: if right { "a" } else { "b" }.into(),

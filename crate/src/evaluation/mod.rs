@@ -1,11 +1,12 @@
 //! How good the memory is: scores of answers, and benchmarks that run the whole pipeline.
 
+mod benchmark;
 mod bootstrap;
 mod compare;
 mod given_facts;
-mod locomo;
 mod metrics;
 mod ops;
+mod page;
 mod places;
 mod quantization;
 mod report;
@@ -14,16 +15,20 @@ mod scores;
 pub mod speed;
 mod word_tokenizer;
 
+pub use benchmark::{
+    BankState, BenchmarkProgress, BenchmarkRun, BenchmarkSettings, Growth, QuestionOutcome, Shown, System,
+};
 pub use compare::{Changed, Compared, Comparison, Difference, McNemar, compare};
 pub use given_facts::with_given_facts;
-pub use locomo::{BankState, LocomoProgress, LocomoRun, LocomoSettings, QuestionOutcome, Shown, System};
+
 pub use metrics::{Scores, bleu1, declines, exact_match, f1, normalise_answer};
 pub use ops::{
     Decided, OpScores, OpsOutcome, OpsTotals, Share, TargetRecall, ops_totals, read_cases, run_case,
 };
+pub use page::page;
 pub use places::{PlaceTotals, run_places};
 pub use quantization::{FORMATS, FormatCost, QuantizationReport, quantization_costs};
-pub use report::{EvidenceRecall, Intervals, LocomoReport};
+pub use report::{BenchmarkReport, EvidenceRecall, Intervals, Percentiles};
 pub use run_folder::{RunFolder, read_questions};
 pub use scores::{Category, CategoryScores, Pair, Tally, Totals, read_pairs};
 pub use word_tokenizer::word_tokenize;

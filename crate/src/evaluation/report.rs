@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::benchmark::{BankState, BenchmarkSettings, QuestionOutcome, System, tally};
 use super::bootstrap;
-use super::locomo::{BankState, LocomoSettings, QuestionOutcome, System, tally};
-use super::scores::{ADVERSARIAL, Totals};
+use super::scores::{ADVERSARIAL, Totals, is_adversarial};
 use crate::bank::OperationKind;
 use crate::generation::ModelInfo;
 
@@ -15,7 +15,7 @@ use crate::generation::ModelInfo;
 pub struct EvidenceRecall {
     /// How many memories of one speaker it is shown.
     pub k: usize,
-    /// How many questions (category 5 apart) name their turns.
+    /// How many questions (those that cannot be answered apart) name their turns.
     pub n: usize,
     /// The mean share of a question's turns that a candidate came from.
     pub recall: f64,
@@ -34,15 +34,38 @@ pub struct Intervals {
     pub exact_match: [f64; 2],
 }
 
-/// The report of `eval locomo`.
+/// Of many times, those that so many per cent do not exceed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Percentiles {
+    /// Half.
+    pub p50: f64,
+    /// 95 of a hundred.
+    pub p95: f64,
+}
+
+impl Percentiles {
+    /// The nearest ranks; 0 of nothing.
+    fn of(seconds: impl Iterator<Item = f64>) -> Self {
+        let mut sorted: Vec<f64> = seconds.collect();
+        sorted.sort_by(f64::total_cmp);
+        let at = |share: f64| {
+            let rank = (share * sorted.len() as f64).ceil() as usize;
+            sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+        };
+        Self { p50: at(0.5), p95: at(0.95) }
+    }
+}
+
+/// The report of a benchmark of conversations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LocomoReport {
+pub struct BenchmarkReport {
     /// The scores.
     #[serde(flatten)]
     pub totals: Totals,
     /// How sure they are, by the bootstrap over questions.
     pub intervals: Intervals,
-    /// The share of category 5 that was declined, as it should be; null without such questions.
+    /// The share of the questions without an answer that was declined, as it should be; null without such
+    /// questions.
     pub declined: Option<f64>,
     /// How many operations of each name were decided.
     pub ops: BTreeMap<String, usize>,
@@ -63,6 +86,8 @@ pub struct LocomoReport {
     pub left_out: f64,
     /// What was measured.
     pub system: System,
+    /// Whether the answer agent answered without naming the useful memories first.
+    pub no_distillation: bool,
     /// Where the model computed.
     pub device: String,
     /// Its name.
@@ -77,16 +102,20 @@ pub struct LocomoReport {
     pub seconds: f64,
     /// The turns' part of it.
     pub seconds_reading: f64,
+    /// How long one turn took; those that no bank reads apart.
+    pub seconds_of_turn: Percentiles,
+    /// How long one question took.
+    pub seconds_of_answer: Percentiles,
 }
 
-impl LocomoReport {
+impl BenchmarkReport {
     /// Adds up a run.
     pub fn new(
         states: &[BankState],
         outcomes: &[QuestionOutcome],
         model: &ModelInfo,
         device: &str,
-        settings: &LocomoSettings,
+        settings: &BenchmarkSettings,
     ) -> Self {
         let totals = tally(outcomes).totals();
         let mut ops: BTreeMap<String, usize> =
@@ -94,12 +123,15 @@ impl LocomoReport {
         for (name, count) in states.iter().flat_map(|state| &state.ops) {
             *ops.entry(name.clone()).or_default() += count;
         }
-        let reading: f64 = states.iter().map(|state| state.seconds).sum();
+        let reading: f64 = states.iter().map(|state| state.turn_seconds.iter().sum::<f64>()).sum();
         let seconds = reading + outcomes.iter().map(|outcome| outcome.seconds).sum::<f64>();
         let millis = |seconds: f64| (seconds * 1000.0).round() / 1000.0;
         Self {
             intervals: intervals(outcomes, settings.seed),
-            declined: totals.by_category.get(ADVERSARIAL).map(|category| category.declined),
+            declined: ADVERSARIAL
+                .iter()
+                .find_map(|name| totals.by_category.get(*name))
+                .map(|category| category.declined),
             totals,
             ops,
             conversations: states.len(),
@@ -110,6 +142,7 @@ impl LocomoReport {
             evidence: evidence(outcomes, model.candidates_per_speaker),
             left_out: left_out(outcomes),
             system: settings.system,
+            no_distillation: settings.no_distillation,
             device: device.to_owned(),
             model: model.name.clone(),
             fingerprint: model.fingerprint.clone(),
@@ -117,12 +150,16 @@ impl LocomoReport {
             seed: settings.seed,
             seconds: millis(seconds),
             seconds_reading: millis(reading),
+            seconds_of_turn: Percentiles::of(
+                states.iter().flat_map(|state| state.turn_seconds.iter().copied()),
+            ),
+            seconds_of_answer: Percentiles::of(outcomes.iter().map(|outcome| outcome.seconds)),
         }
     }
 }
 
 fn pooled(outcomes: &[QuestionOutcome]) -> impl Iterator<Item = &QuestionOutcome> {
-    outcomes.iter().filter(|outcome| outcome.category.to_string() != ADVERSARIAL)
+    outcomes.iter().filter(|outcome| !is_adversarial(&outcome.category))
 }
 
 fn evidence(outcomes: &[QuestionOutcome], k: usize) -> EvidenceRecall {

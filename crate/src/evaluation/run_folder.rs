@@ -1,22 +1,33 @@
 //! The folder of a benchmark's run: what is done stays done, and `--resume` goes on from there.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::locomo::{BankState, QuestionOutcome};
+use super::benchmark::{BankState, QuestionOutcome};
 use crate::error::{Error, ErrorCode, Result};
 
 const RUN: &str = "run.json";
 const QUESTIONS: &str = "questions.jsonl";
+const TIMINGS: &str = "timings.jsonl";
+
+/// A line of [`TIMINGS`].
+#[derive(Serialize, Deserialize)]
+struct Timing<'a> {
+    sample_id: Cow<'a, str>,
+    index: usize,
+    seconds: f64,
+}
 
 /// A folder with `run.json` (what makes two runs the same), `banks/` (the banks of each
-/// conversation), `questions.jsonl` and, at the end, `report.json`.
+/// conversation), `questions.jsonl`, `timings.jsonl` (how long each question took) and, at the end,
+/// `report.json` and `report.html`.
 pub struct RunFolder {
     path: PathBuf,
 }
@@ -75,26 +86,55 @@ impl RunFolder {
                 OpenOptions::new().write(true).open(&path).map_err(|error| unwritable(&path, error))?;
             file.set_len(whole as u64).map_err(|error| unwritable(&path, error))?;
         }
+        let seconds = self.timings()?;
         let outcomes = parse(&text[..whole], &path)?.into_iter();
-        Ok(outcomes.map(|outcome| ((outcome.sample_id.clone(), outcome.index), outcome)).collect())
+        let timed = outcomes.map(|outcome| {
+            let key = (outcome.sample_id.clone(), outcome.index);
+            let seconds = seconds.get(&key).copied().unwrap_or_default();
+            (key, QuestionOutcome { seconds, ..outcome })
+        });
+        Ok(timed.collect())
+    }
+
+    /// How long each answered question took. What a kill cut off is not read.
+    fn timings(&self) -> Result<BTreeMap<(String, usize), f64>> {
+        let path = self.path.join(TIMINGS);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
+            Err(error) => return Err(unreadable(&path, error)),
+        };
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Timing>(line).ok());
+        Ok(lines.map(|line| ((line.sample_id.into_owned(), line.index), line.seconds)).collect())
     }
 
     /// Adds an answer.
     pub fn add_question(&self, outcome: &QuestionOutcome) -> Result<()> {
-        let path = self.path.join(QUESTIONS);
-        let line = to_json(outcome)? + "\n";
+        let (sample_id, index) = (outcome.sample_id.as_str().into(), outcome.index);
+        self.append(TIMINGS, &Timing { sample_id, index, seconds: outcome.seconds })?;
+        self.append(QUESTIONS, outcome)
+    }
+
+    fn append(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let path = self.path.join(name);
+        let line = to_json(value)? + "\n";
         let file = OpenOptions::new().create(true).append(true).open(&path);
         file.and_then(|mut file| file.write_all(line.as_bytes())).map_err(|error| unwritable(&path, error))
     }
 
     /// Writes a file whole or not at all.
     pub fn write(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        let path = self.path.join(name);
-        let aside = path.with_extension("tmp");
         let text = serde_json::to_string_pretty(value)
             .map_err(|error| Error::internal("a run's state as JSON").with_source(error))?;
+        self.write_text(name, &(text + "\n"))
+    }
+
+    /// The same of a text.
+    pub fn write_text(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.path.join(name);
+        let aside = path.with_extension("tmp");
         let written = File::create(&aside)
-            .and_then(|mut file| file.write_all((text + "\n").as_bytes()).and_then(|()| file.sync_all()))
+            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
             .and_then(|()| fs::rename(&aside, &path));
         written.map_err(|error| unwritable(&path, error))
     }

@@ -1,4 +1,4 @@
-//! Scores of many answers: categories 1 to 4 pooled, 5 apart.
+//! Scores of many answers: what can be answered is pooled, the rest stands apart.
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
@@ -7,13 +7,47 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::metrics::{Scores, declines};
+use crate::datasets::ABSTENTION;
 use crate::error::{Error, Result};
 
 /// The name of a question's category: LoCoMo's number, or another benchmark's word.
 pub type Category = String;
 
-/// LoCoMo's adversarial questions, which no pool holds.
-pub(super) const ADVERSARIAL: &str = "5";
+/// Questions that the conversation does not answer, LoCoMo's and others'; no pool holds them.
+pub(super) const ADVERSARIAL: [&str; 2] = ["5", ABSTENTION];
+
+/// Whether the questions of a category should be declined.
+pub(super) fn is_adversarial(category: &str) -> bool {
+    ADVERSARIAL.contains(&category)
+}
+
+/// LoCoMo's categories are numbers in JSON, others' strings.
+pub(super) mod category_as_json {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Category;
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(u64),
+        Word(Category),
+    }
+
+    pub(crate) fn serialize<S: Serializer>(category: &str, to: S) -> Result<S::Ok, S::Error> {
+        match category.parse::<u64>() {
+            Ok(number) => to.serialize_u64(number),
+            Err(_) => to.serialize_str(category),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Category, D::Error> {
+        Ok(match Written::deserialize(from)? {
+            Written::Number(number) => number.to_string(),
+            Written::Word(word) => word,
+        })
+    }
+}
 
 /// A prediction beside its gold answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,14 +68,14 @@ pub struct CategoryScores {
     /// The means.
     #[serde(flatten)]
     pub scores: Scores,
-    /// The share of answers that say that they do not know: what category 5 asks for.
+    /// The share of answers that say that they do not know: what questions without an answer ask for.
     pub declined: f64,
 }
 
 /// The means over a benchmark.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Totals {
-    /// How many questions are pooled: all but category 5.
+    /// How many questions are pooled: all that can be answered.
     pub n: usize,
     /// Their means.
     #[serde(flatten)]
@@ -92,7 +126,7 @@ impl Tally {
     pub fn add(&mut self, pair: &Pair) -> Scores {
         let scores = Scores::of(&pair.prediction, &pair.answer);
         let declined = declines(&pair.prediction);
-        if pair.category.as_deref() != Some(ADVERSARIAL) {
+        if !pair.category.as_deref().is_some_and(is_adversarial) {
             self.pooled.add(scores, declined);
         }
         if let Some(category) = &pair.category {
@@ -135,7 +169,9 @@ pub fn read_pairs(lines: impl BufRead) -> Result<Vec<Pair>> {
             match text {
                 Some(text) => Ok(text),
                 // The released file has no gold answers in category 5.
-                None if name == "answer" && category.as_deref() == Some(ADVERSARIAL) => Ok(String::new()),
+                None if name == "answer" && category.as_deref().is_some_and(is_adversarial) => {
+                    Ok(String::new())
+                }
                 None => Err(wrong(format!("{name} is missing"))),
             }
         };

@@ -194,6 +194,10 @@ pub struct SftConfig {
     /// AdamW's third.
     #[serde(default = "epsilon")]
     pub adam_epsilon: f64,
+    /// The share of activations that training drops (of the embedding, and before the last product of attention and
+    /// of the feed-forward layer).
+    #[serde(default)]
+    pub dropout: f64,
     /// The longest gradient.
     #[serde(default = "max_grad_norm")]
     pub max_grad_norm: f64,
@@ -300,6 +304,7 @@ impl SftConfig {
             (!(0.0..1.0).contains(&self.adam_beta1), "adam_beta1 is in 0..1"),
             (!(0.0..1.0).contains(&self.adam_beta2), "adam_beta2 is in 0..1"),
             (!above_zero(self.adam_epsilon), "adam_epsilon is above 0"),
+            (!(0.0..1.0).contains(&self.dropout), "dropout is in 0..1"),
             (!above_zero(self.max_grad_norm), "max_grad_norm is above 0"),
             (self.threads == 0, "threads is at least 1"),
             (self.micro_batch_tokens == 0, "micro_batch_tokens is at least 1"),

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use super::config::{LossWeights, SftConfig};
 use super::examples::{Branch, Example, Task};
-use super::network::{Batch, Layout, Target, Workspace};
+use super::network::{Batch, Dropout, Layout, Target, Workspace};
 use super::optimizer::Step;
 use super::run_folder::TrainerState;
 use crate::error::{Error, Result};
 use crate::generation::Part;
+use crate::random::keyed;
 
 /// Sums over targets and examples, and what becomes of them.
 #[derive(Clone, Debug, Default)]
@@ -114,6 +115,9 @@ pub struct StepReport {
     /// Tokens that went through the network.
     pub tokens: usize,
 }
+
+/// What tells the seed of what is dropped from the run's others.
+const DROPOUT: u64 = 0xd409;
 
 #[derive(Default)]
 struct Worker {
@@ -237,13 +241,19 @@ impl Trainer {
         let shares = self.shares(examples);
         let (layout, parameters) = (&self.layout, &self.state.parameters[..]);
         let most = self.config.micro_batch_tokens;
+        let dropout = total.filter(|_| self.config.dropout > 0.0).map(|_| Dropout {
+            rate: self.config.dropout as f32,
+            key: keyed(self.config.seed, &[DROPOUT, self.state.step]),
+        });
         let results: Vec<Result<(Tally, Vec<Prediction>)>> = std::thread::scope(|scope| {
             let threads: Vec<_> = self
                 .workers
                 .iter_mut()
                 .zip(&shares)
                 .map(|(worker, share)| {
-                    scope.spawn(move || worker.run(layout, parameters, examples, share, weights, total, most))
+                    scope.spawn(move || {
+                        worker.run(layout, parameters, examples, share, weights, total, most, dropout)
+                    })
                 })
                 .collect();
             threads
@@ -291,6 +301,7 @@ impl Worker {
         weights: &LossWeights,
         total: Option<f64>,
         most: usize,
+        dropout: Option<Dropout>,
     ) -> Result<(Tally, Vec<Prediction>)> {
         if total.is_some() {
             self.gradient.clear();
@@ -309,6 +320,8 @@ impl Worker {
                 self.batch.push_tree(&example.inputs(), example.tree(), example.targets(weights));
                 taken += 1;
             }
+            // Each example is in one batch only, so its place tells the batches of a step apart.
+            self.batch.dropout = dropout.map(|own| Dropout { key: keyed(own.key, &[rest[0] as u64]), ..own });
             let losses = self.workspace.forward(layout, parameters, &self.batch)?;
             if let Some(total) = total {
                 let scale = 1.0 / total;

@@ -13,16 +13,31 @@ use crate::generation::{Cancel, Sampling};
 pub type OnText = Rc<dyn Fn(&str)>;
 
 /// How to answer.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct AnswerOptions {
     /// How many memories of a speaker the agent is shown; the model's own number where absent.
     pub per_speaker: Option<usize>,
     /// How tokens are chosen; greedy by default.
     pub sampling: Sampling,
+    /// Whether the agent names the useful memories before it answers (Memory-R1's distillation); true by
+    /// default.
+    pub distill: bool,
     /// Gets the answer's text as it is written.
     pub on_text: Option<OnText>,
     /// Stops the work.
     pub cancel: Cancel,
+}
+
+impl Default for AnswerOptions {
+    fn default() -> Self {
+        Self {
+            per_speaker: None,
+            sampling: Sampling::default(),
+            distill: true,
+            on_text: None,
+            cancel: Cancel::default(),
+        }
+    }
 }
 
 /// An answer and what it stands on.
@@ -57,7 +72,7 @@ impl MemoryAgent {
         };
         let answered = self
             .answer_agent
-            .answer(&question, &candidates, options.sampling, &options.cancel, &mut on_text)
+            .answer(&question, &candidates, options.distill, options.sampling, &options.cancel, &mut on_text)
             .await?;
         let shown = blocks.iter().zip(&answered.shown_from).flat_map(|((_, own), from)| &own[*from..]);
         let used = answered.used.iter().map(|(block, place)| &blocks[*block].1[*place]);

@@ -1,7 +1,7 @@
 //! `eval`: benchmarks of the whole pipeline.
 
 mod compare;
-mod locomo;
+mod conversations;
 mod ops;
 mod quantization;
 
@@ -22,7 +22,11 @@ enum Benchmark {
     /// Single turns on given memories: is the operation right?
     Ops(ops::Arguments),
     /// Long conversations of two speakers, then questions about them.
-    Locomo(locomo::Arguments),
+    Locomo(conversations::Locomo),
+    /// Questions to a user's many sessions with an assistant.
+    Longmemeval(conversations::LongMemEval),
+    /// What one speaker asks another about their earlier sessions (MSC-Self-Instruct).
+    Msc(conversations::Msc),
     /// Two runs of a benchmark, question by question.
     Compare(compare::Arguments),
     /// What weights in fewer bits cost.
@@ -32,7 +36,9 @@ enum Benchmark {
 pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     match &arguments.benchmark {
         Benchmark::Ops(arguments) => ops::run(arguments, output),
-        Benchmark::Locomo(arguments) => locomo::run(arguments, output),
+        Benchmark::Locomo(arguments) => conversations::locomo(arguments, output),
+        Benchmark::Longmemeval(arguments) => conversations::longmemeval(arguments, output),
+        Benchmark::Msc(arguments) => conversations::msc(arguments, output),
         Benchmark::Compare(arguments) => compare::run(arguments, output),
         Benchmark::Quantization(arguments) => quantization::run(arguments, output),
     }

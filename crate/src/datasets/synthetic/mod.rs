@@ -7,6 +7,7 @@
 mod cases;
 mod dialogue;
 mod examples;
+mod layouts;
 mod lookalikes;
 pub(crate) mod names;
 mod questions;
@@ -30,6 +31,7 @@ pub use examples::{
     Decision, GoldMemory, QuestionExample, SpokenTurn, TurnExample, final_memories, question_examples,
     turn_examples,
 };
+pub use layouts::{Layout, write_layout};
 pub use shapes::{Count, Overlap, Shapes, Share, Variety, shapes};
 
 /// Which wordings, names and values.

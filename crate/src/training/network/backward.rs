@@ -1,5 +1,6 @@
 //! From the targets' coefficients back to the gradient of every parameter.
 
+use super::dropout::Part;
 use super::forward::{Activations, Batch, Tree, Workspace, room, sum_rows};
 use super::layout::{Block, Layout, Parts};
 use super::math::{Into, View, dot, matmul, rms_norm_backward, swiglu_backward, wide};
@@ -65,6 +66,7 @@ impl Workspace {
             }
             self.blocks[i] = block;
         }
+        batch.drop(&mut dx, 0, Part::Embedding);
         match &layout.parts {
             Parts::Qwen2 { .. } => {
                 let embedding = &mut gradient[layout.embedding..];
@@ -148,6 +150,7 @@ impl Workspace {
         let linear = Linear { parameters, n };
         let dgated = room(&mut self.dgated, n * inner);
         linear.backward(gradient, at.down, [hidden, inner], dx, &a.gated, dgated);
+        batch.drop(dgated, a.layer, Part::Gated);
         swiglu_backward(&mut a.gate_up, dgated, inner);
         let dnormed = room(&mut self.dnormed, n * hidden);
         linear.backward(gradient, at.gate_up, [2 * inner, hidden], &a.gate_up, &a.normed2, dnormed);
@@ -163,6 +166,7 @@ impl Workspace {
 
         let dmixed = room(&mut self.dmixed, n * query);
         linear.backward(gradient, at.output, [hidden, query], dx, &a.mixed, dmixed);
+        batch.drop(dmixed, a.layer, Part::Mixed);
         self.attention_backward(layout, &batch.trees, a);
         let mut dqkv = std::mem::take(&mut self.dqkv);
         let (qk, head) = (query + layout.key_width(), config.head_dim);

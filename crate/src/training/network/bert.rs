@@ -2,6 +2,7 @@
 //! a table of positions, GELU, and the head of its masked language model.
 
 use super::backward::Linear;
+use super::dropout::Part;
 use super::forward::{Activations, Batch, Tree, Workspace, attention, room, sum_rows};
 use super::layout::{BertBlock, BertParts, Layout, Norm};
 use super::math::{Into, View, gelu, gelu_backward, layer_norm, layer_norm_backward, matmul, wide};
@@ -118,6 +119,7 @@ impl Workspace {
             room(&mut a.qkv, n * 3 * hidden),
         );
         attention(layout, &batch.trees, a);
+        batch.drop(&mut a.mixed, a.layer, Part::Mixed);
         let sum = room(&mut self.dmixed, n * hidden);
         dense(parameters, (at.output, at.output_bias), [hidden, hidden], &a.mixed, sum);
         add(sum, &a.x);
@@ -127,6 +129,7 @@ impl Workspace {
         let wide_rows = room(&mut a.gate_up, n * inner);
         dense(parameters, (at.up, at.up_bias), [inner, hidden], &a.middle, wide_rows);
         gelu(room(&mut a.gated, n * inner), wide_rows);
+        batch.drop(&mut a.gated, a.layer, Part::Gated);
         let sum = room(&mut self.dmixed, n * hidden);
         dense(parameters, (at.down, at.down_bias), [hidden, inner], &a.gated, sum);
         add(sum, &a.middle);
@@ -156,6 +159,7 @@ impl Workspace {
         sum_rows(&mut gradient[at.down_bias..][..hidden], dsum);
         let dgated = room(&mut self.dgated, n * inner);
         linear.backward(gradient, at.down, [hidden, inner], dsum, &a.gated, dgated);
+        batch.drop(dgated, a.layer, Part::Gated);
         gelu_backward(dgated, &a.gate_up);
         sum_rows(&mut gradient[at.up_bias..][..inner], dgated);
         linear.backward(gradient, at.up, [inner, hidden], dgated, &a.middle, dx);
@@ -166,6 +170,7 @@ impl Workspace {
         sum_rows(&mut gradient[at.output_bias..][..hidden], dsum);
         let dmixed = room(&mut self.dmixed, n * hidden);
         linear.backward(gradient, at.output, [hidden, hidden], &self.dnormed, &a.mixed, dmixed);
+        batch.drop(dmixed, a.layer, Part::Mixed);
         self.attention_backward(layout, &batch.trees, a);
         sum_rows(&mut gradient[at.qkv_bias..][..3 * hidden], &self.dqkv);
         linear.backward(gradient, at.qkv, [3 * hidden, hidden], &self.dqkv, &a.x, dx);

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::dropout::{Dropout, Part};
 use super::layout::{Block, Layout, Parts};
 use super::math::{Into, View, add_rows, argmax, matmul, rms_norm, rotate, softmax, swiglu, wide};
 use crate::error::{Error, Result};
@@ -72,6 +73,8 @@ pub struct Batch {
     pub trees: Vec<Tree>,
     /// What is to be predicted.
     pub targets: Vec<Target>,
+    /// What is dropped; nothing outside of training.
+    pub dropout: Option<Dropout>,
 }
 
 impl Batch {
@@ -93,6 +96,14 @@ impl Batch {
         self.tokens.clear();
         self.trees.clear();
         self.targets.clear();
+        self.dropout = None;
+    }
+
+    /// Drops of an activation of a layer, or of its gradient, where anything is dropped.
+    pub(super) fn drop(&self, values: &mut [f32], layer: usize, part: Part) {
+        if let Some(dropout) = self.dropout {
+            dropout.apply(values, layer, part);
+        }
     }
 
     pub(super) fn check(&self, layout: &Layout) -> Result<()> {
@@ -139,6 +150,7 @@ pub(super) struct Activations {
     pub(super) normed2: Vec<f32>,
     pub(super) gate_up: Vec<f32>,
     pub(super) gated: Vec<f32>,
+    pub(super) layer: usize,
 }
 
 /// The memory of one worker; it grows to what the largest batch needs and is used again.
@@ -235,9 +247,11 @@ impl Workspace {
             }
             Parts::Bert(parts) => self.bert_embed(layout, parts, parameters, batch, &mut x),
         }
+        batch.drop(&mut x, 0, Part::Embedding);
         for i in 0..config.num_hidden_layers {
             let mut block = std::mem::take(&mut self.blocks[i]);
             std::mem::swap(&mut block.x, &mut x);
+            block.layer = i;
             match &layout.parts {
                 Parts::Qwen2 { blocks, .. } => {
                     self.block(layout, blocks[i], parameters, batch, &mut block, &mut x);
@@ -280,6 +294,7 @@ impl Workspace {
         let (qk, head) = (query + layout.key_width(), config.head_dim);
         self.rotate_all(qkv, &batch.trees, qkv_width, qk, head, 1.0);
         attention(layout, &batch.trees, a);
+        batch.drop(&mut a.mixed, a.layer, Part::Mixed);
 
         let middle = room(&mut a.middle, n * hidden);
         middle.copy_from_slice(&a.x);
@@ -292,6 +307,7 @@ impl Workspace {
         let input = View::new(&a.normed2, n, hidden);
         matmul(gate_up, 2 * inner, Into::Replace, 1.0, input, weight(at.gate_up, 2 * inner, hidden).t());
         swiglu(room(&mut a.gated, n * inner), &a.gate_up, inner);
+        batch.drop(&mut a.gated, a.layer, Part::Gated);
 
         let out = room(out, n * hidden);
         out.copy_from_slice(&a.middle);

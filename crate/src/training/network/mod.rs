@@ -4,15 +4,16 @@
 //! BERT as a prefix language model) in one flat buffer of parameters, over sequences that lie one behind the other without any
 //! padding. Burn's automatic differentiation computes the same; on the CPU it spends more time
 //! on moving activations from one small operation to the next than on the products themselves,
-//! and nano is trained on a laptop. What is left out of the textbook: dropout (the data never
-//! repeats) and mixed precision.
+//! and nano is trained on a laptop. What is left out of the textbook: mixed precision.
 
 mod backward;
 mod bert;
+mod dropout;
 mod forward;
 mod layout;
 mod math;
 
+pub use dropout::Dropout;
 pub use forward::{Batch, Losses, Target, Tree, Workspace};
 pub use layout::{Layout, NamedTensor};
 pub(super) use math::{Into, View, matmul};
@@ -88,6 +89,10 @@ mod tests {
         slopes(&tiny(), batch);
         slopes(&tiny_bert(), batch);
         slopes(&tiny_bert(), blocks);
+        for layout in [tiny(), tiny_bert()] {
+            let dropout = Some(Dropout { rate: 0.3, key: 11 });
+            slopes(&layout, |random| Batch { dropout, ..batch(random) });
+        }
     }
 
     fn slopes(layout: &Layout, batch: impl Fn(&mut Random) -> Batch) {

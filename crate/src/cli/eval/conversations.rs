@@ -1,28 +1,58 @@
-//! `eval locomo`.
+//! `eval locomo`, `eval longmemeval` and `eval msc`.
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use futures_lite::future::block_on;
 use serde_json::json;
 
-use crate::checkpoint::sha256;
+use crate::cli::digest::sha256_of_file;
 use crate::cli::interrupt::on_interrupt;
 use crate::cli::model::ModelArguments;
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::cli::score::table;
 use crate::datasets::locomo::{Dataset, Sample, Split};
+use crate::datasets::{Dialogue, longmemeval, msc};
 use crate::error::{Error, ErrorCode, Result};
-use crate::evaluation::{LocomoReport, LocomoRun, LocomoSettings, RunFolder, System};
+use crate::evaluation::{BenchmarkReport, BenchmarkRun, BenchmarkSettings, RunFolder, System, page};
 
 /// Reads conversations turn by turn into two banks, one a speaker, then answers their questions.
 /// Ctrl-C keeps what is done; --resume goes on.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
-    /// A file in LoCoMo's layout (`memory-r1 synth` makes some).
+pub(super) struct Locomo {
+    #[command(flatten)]
+    common: Common,
+    /// Which conversations: the first trains, the second validates, the rest tests. A synthetic
+    /// file is one split.
+    #[arg(long, value_enum, default_value = "all")]
+    split: Part,
+    /// Only this conversation: its name, or its place in the split from 1.
+    #[arg(long, value_name = "K")]
+    conversation: Option<String>,
+}
+
+/// Reads the sessions of a user and an assistant into the user's bank, for each question anew, and
+/// answers it. Ctrl-C keeps what is done; --resume goes on.
+#[derive(Debug, Args)]
+pub(super) struct LongMemEval {
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Reads the sessions of two speakers into two banks, for each item anew, and answers what one asks
+/// the other. Ctrl-C keeps what is done; --resume goes on.
+#[derive(Debug, Args)]
+pub(super) struct Msc {
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// A file in the benchmark's layout (`memory-r1 synth` makes some).
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     #[command(flatten)]
@@ -31,13 +61,12 @@ pub(super) struct Arguments {
     /// (all turns), oracle (the turns that hold the answer) or no-memory.
     #[arg(long, value_name = "S", default_value_t)]
     system: System,
-    /// Which conversations: the first trains, the second validates, the rest tests. A synthetic
-    /// file is one split.
-    #[arg(long, value_enum, default_value = "all")]
-    split: Part,
-    /// Only this conversation: its name, or its place in the split from 1.
-    #[arg(long, value_name = "K")]
-    conversation: Option<String>,
+    /// The paper's ablation without a manager: --system add-only.
+    #[arg(long, conflicts_with = "system")]
+    no_manager: bool,
+    /// The paper's ablation without distillation: the answer agent answers at once, and names no memories.
+    #[arg(long)]
+    no_distillation: bool,
     /// At most this many questions; conversations behind the last are not read.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -47,7 +76,7 @@ pub(super) struct Arguments {
     /// The seed of the sampler and of the journals' ids.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// The run's folder: questions.jsonl, report.json, and the banks.
+    /// The run's folder: questions.jsonl, report.json, report.html, and the banks.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Go on with the run in the folder.
@@ -66,12 +95,10 @@ enum Part {
     All,
 }
 
-pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
-    let name = arguments.data.display().to_string();
-    let text = fs::read_to_string(&arguments.data).map_err(|error| {
-        Error::new(ErrorCode::NotReachable, format!("{name} could not be read as text")).with_source(error)
-    })?;
-    let dataset = Dataset::parse(&text, &name)?;
+type Dialogues<'a> = Box<dyn Iterator<Item = Result<Dialogue>> + 'a>;
+
+pub(super) fn locomo(arguments: &Locomo, output: &mut Output) -> Result<()> {
+    let dataset = Dataset::load(&arguments.common.data)?;
     if dataset.malformed_evidence > 0 {
         output.note(&format!(
             "{} names of evidence turns are malformed and left out",
@@ -79,28 +106,52 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
         ));
     }
     let samples = choose(arguments, &dataset)?;
-    let models = arguments.model.load()?;
-    let info = models.manager.info().clone();
-    let settings = LocomoSettings {
-        system: arguments.system,
+    let read = |_: &Path| -> Result<Dialogues<'_>> {
+        Ok(Box::new(samples.iter().map(|sample| Ok(Dialogue::from(sample)))))
+    };
+    let ids: Vec<&str> = samples.iter().map(|sample| sample.sample_id.as_str()).collect();
+    run(&arguments.common, "locomo", &ids, &read, output)
+}
+
+pub(super) fn longmemeval(arguments: &LongMemEval, output: &mut Output) -> Result<()> {
+    run(&arguments.common, "longmemeval", &[], &|path| Ok(Box::new(longmemeval::read(path)?)), output)
+}
+
+pub(super) fn msc(arguments: &Msc, output: &mut Output) -> Result<()> {
+    run(&arguments.common, "msc", &[], &|path| Ok(Box::new(msc::read(path)?)), output)
+}
+
+/// Runs a benchmark on what `read` gives; `conversations` are the names of a part of the file.
+fn run<'d>(
+    arguments: &Common,
+    benchmark: &str,
+    conversations: &[&str],
+    read: &dyn Fn(&Path) -> Result<Dialogues<'d>>,
+    output: &mut Output,
+) -> Result<()> {
+    let settings = BenchmarkSettings {
+        system: if arguments.no_manager { System::AddOnly } else { arguments.system },
+        no_distillation: arguments.no_distillation,
         limit: arguments.limit,
         turns: arguments.turns,
         seed: arguments.seed,
     };
-    let ids: Vec<&str> = samples.iter().map(|sample| sample.sample_id.as_str()).collect();
+    let models = arguments.model.load()?;
+    let info = models.manager.info().clone();
     let device = arguments.model.device.name();
     let run = json!({
-        "benchmark": "locomo",
-        "data": sha256(text.as_bytes()),
-        "conversations": ids,
+        "benchmark": benchmark,
+        "data": sha256_of_file(&arguments.data)?,
+        "conversations": conversations,
         "model": info.fingerprint,
         "device": device,
         "settings": settings,
     });
     let folder = RunFolder::open(&arguments.out, &run, arguments.resume)?;
-    let run = LocomoRun { models, settings, folder: &folder, cancel: on_interrupt()? };
+    let run = BenchmarkRun { models, settings, folder: &folder, cancel: on_interrupt()? };
+    let total = run.total(read(&arguments.data)?)?;
     let mut progress = Progress::new(0);
-    let done = block_on(run.run(samples, &mut |at| {
+    let done = block_on(run.run(read(&arguments.data)?, total, &mut |at| {
         let what = format!("{} {}", at.sample_id, if at.asking { "questions" } else { "turns" });
         progress.at(at.done as u64, at.total as u64, &what, output);
     }));
@@ -112,10 +163,14 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
         ),
         _ => error,
     })?;
-    let report = LocomoReport::new(&states, &outcomes, &info, device, &run.settings);
+    let report = BenchmarkReport::new(&states, &outcomes, &info, device, &run.settings);
     folder.write("report.json", &report)?;
+    folder.write_text("report.html", &page(&report, &states, &outcomes)?)?;
     if let Some(path) = &arguments.journal {
-        let journals: String = states.iter().map(|state| state.journals.as_str()).collect();
+        let mut journals = String::new();
+        for place in 0..states.len() {
+            journals.push_str(&folder.bank(place)?.unwrap_or_default().journals);
+        }
         fs::write(path, journals).map_err(|error| {
             Error::new(ErrorCode::NotReachable, format!("{} could not be written", path.display()))
                 .with_source(error)
@@ -124,7 +179,7 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     output.result(&report, || text_of(&report))
 }
 
-fn choose<'a>(arguments: &Arguments, dataset: &'a Dataset) -> Result<&'a [Sample]> {
+fn choose<'a>(arguments: &Locomo, dataset: &'a Dataset) -> Result<&'a [Sample]> {
     let samples = dataset.split(match arguments.split {
         Part::Train => Split::Train,
         Part::Val => Split::Val,
@@ -145,13 +200,13 @@ fn choose<'a>(arguments: &Arguments, dataset: &'a Dataset) -> Result<&'a [Sample
     if chosen.is_empty() {
         return Err(Error::invalid(format!(
             "{} has no conversation in this split",
-            arguments.data.display()
+            arguments.common.data.display()
         )));
     }
     Ok(chosen)
 }
 
-fn text_of(report: &LocomoReport) -> String {
+fn text_of(report: &BenchmarkReport) -> String {
     let mut text = table(&report.totals);
     let ops: Vec<String> = report.ops.iter().map(|(name, count)| format!("{name} {count}")).collect();
     let _ = writeln!(

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Shown, Spoken, System};
+use super::{BenchmarkRun, Shown, System};
 use crate::agents::{AnswerAgent, Candidate, SpeakerCandidates, one_line};
+use crate::datasets::Said;
 use crate::error::Result;
-use crate::generation::{Cancel, Sampling};
+use crate::generation::Sampling;
 
 /// An answer and what it stands on.
 pub(super) struct Reply {
@@ -19,33 +20,33 @@ pub(super) struct Reply {
 /// Answers from the turns that a system without banks shows, each speaker's in a block of their own.
 pub(super) async fn answer(
     agent: &AnswerAgent,
-    system: System,
-    turns: &[Spoken<'_>],
+    run: &BenchmarkRun<'_>,
+    turns: &[Said],
     (question, evidence): (&str, &[String]),
     sampling: Sampling,
-    cancel: &Cancel,
 ) -> Result<Reply> {
-    let is_shown = |turn: &&Spoken<'_>| match system {
-        System::Oracle => evidence.iter().any(|own| own == turn.dia_id),
+    let (cancel, distill) = (&run.cancel, !run.settings.no_distillation);
+    let is_shown = |turn: &&Said| match run.settings.system {
+        System::Oracle => evidence.contains(&turn.id),
         System::NoMemory => false,
         _ => true,
     };
-    let mut by_speaker: BTreeMap<&str, Vec<&Spoken<'_>>> = BTreeMap::new();
+    let mut by_speaker: BTreeMap<&str, Vec<&Said>> = BTreeMap::new();
     for turn in turns.iter().filter(is_shown) {
-        by_speaker.entry(turn.speaker).or_default().push(turn);
+        by_speaker.entry(&turn.speaker).or_default().push(turn);
     }
-    let shown: Vec<Vec<&Spoken<'_>>> = by_speaker.into_values().collect();
+    let shown: Vec<Vec<&Said>> = by_speaker.into_values().collect();
     let blocks: Vec<SpeakerCandidates> = shown
         .iter()
         .map(|own| SpeakerCandidates {
-            speaker: own.first().map_or_else(String::new, |turn| turn.speaker.to_owned()),
+            speaker: own.first().map_or_else(String::new, |turn| turn.speaker.clone()),
             candidates: own.iter().map(|turn| candidate(turn)).collect(),
         })
         .collect();
     let answered = if blocks.is_empty() {
         agent.answer_without_memories(question, sampling, cancel, &mut |_| ()).await?
     } else {
-        agent.answer(question, &blocks, sampling, cancel, &mut |_| ()).await?
+        agent.answer(question, &blocks, distill, sampling, cancel, &mut |_| ()).await?
     };
     let seen = shown.iter().zip(&answered.shown_from).flat_map(|(own, from)| &own[*from..]);
     Ok(Reply {
@@ -56,15 +57,15 @@ pub(super) async fn answer(
     })
 }
 
-fn candidate(turn: &Spoken<'_>) -> Candidate {
-    Candidate { observed: turn.at, text: one_line(turn.text) }
+fn candidate(turn: &Said) -> Candidate {
+    Candidate { observed: turn.at, text: one_line(&turn.text) }
 }
 
-impl From<&Spoken<'_>> for Shown {
-    fn from(turn: &Spoken<'_>) -> Self {
+impl From<&Said> for Shown {
+    fn from(turn: &Said) -> Self {
         Self {
-            id: turn.dia_id.to_owned(),
-            speaker: turn.speaker.to_owned(),
+            id: turn.id.clone(),
+            speaker: turn.speaker.clone(),
             observed: turn.at,
             text: candidate(turn).text,
         }

@@ -1,6 +1,6 @@
-//! `eval locomo`: reads conversations turn by turn, then asks their questions.
+//! `eval locomo`, `longmemeval` and `msc`: reads conversations turn by turn, then asks their questions.
 //!
-//! As the paper does, a conversation has two banks, one a speaker, and is read twice: each bank
+//! As the paper does, a conversation of two people has two banks, one a speaker: each bank
 //! takes facts from its own speaker's turns, with the turns before them as context. Time is the
 //! conversation's own, so the same model and seed make the same journals, byte for byte.
 
@@ -18,21 +18,25 @@ pub use self::system::System;
 use self::transcript::Reply;
 use super::ops::seconds_since;
 use super::run_folder::RunFolder;
-use super::scores::{Pair, Tally};
+use super::scores::{Category, Pair, Tally, category_as_json};
 use super::{Scores, metrics::declines};
+use crate::agents::dates::format_day;
 use crate::agents::{AddOptions, AnswerOptions, CONTEXT_TURNS, MemoryAgent, Models, Remembered};
 use crate::bank::{Journal, OperationKind, Role, Scope, Timestamp, Turn, seeded_journal_id};
-use crate::datasets::locomo::{Question, Sample};
+use crate::datasets::{Asked, Dialogue, Said};
 use crate::error::{Error, Result};
-use crate::generation::{Cancel, Sampling};
+use crate::generation::{Cancel, PromptFamily, Sampling};
 use crate::store::{InMemoryStore, Store};
 
 /// What to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LocomoSettings {
+pub struct BenchmarkSettings {
     /// What is measured.
     #[serde(default)]
     pub system: System,
+    /// Whether the answer agent answers without naming the useful memories first: an ablation of the paper.
+    #[serde(default)]
+    pub no_distillation: bool,
     /// The most questions, in the file's order; conversations behind the last are not read.
     pub limit: Option<usize>,
     /// The most turns of a conversation, for trying things out.
@@ -43,7 +47,7 @@ pub struct LocomoSettings {
 
 /// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LocomoProgress<'a> {
+pub struct BenchmarkProgress<'a> {
     /// The conversation.
     pub sample_id: &'a str,
     /// Turns read and questions answered, of the whole run, earlier parts of it included.
@@ -69,10 +73,25 @@ pub struct BankState {
     pub sources: BTreeMap<String, BTreeSet<String>>,
     /// How many memories each speaker's bank holds.
     pub banks: BTreeMap<String, usize>,
-    /// How long the turns took.
-    pub seconds: f64,
+    /// How long each turn took.
+    #[serde(default)]
+    pub turn_seconds: Vec<f64>,
+    /// The banks at the end of each session.
+    #[serde(default)]
+    pub growth: Vec<Growth>,
     /// Both journals, as `memory-r1 export` writes them.
     pub journals: String,
+}
+
+/// The banks of a conversation after some of its turns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Growth {
+    /// How many turns were read.
+    pub turns: usize,
+    /// How many memories all banks hold together.
+    pub memories: usize,
+    /// How many operations of each name were decided.
+    pub ops: BTreeMap<String, usize>,
 }
 
 /// A memory that an answer was given from.
@@ -95,11 +114,12 @@ pub struct QuestionOutcome {
     pub sample_id: String,
     /// The question's place in it, from 0.
     pub index: usize,
-    /// LoCoMo's number.
-    pub category: u8,
+    /// LoCoMo's number, or the word of another benchmark.
+    #[serde(with = "category_as_json")]
+    pub category: Category,
     /// The question.
     pub question: String,
-    /// The gold answer; empty where the file has none (category 5).
+    /// The gold answer; empty where the file has none.
     pub answer: String,
     /// What the agent answered.
     pub prediction: String,
@@ -121,108 +141,109 @@ pub struct QuestionOutcome {
     /// How many more would have been, had they fitted into the model's context.
     #[serde(default)]
     pub left_out: usize,
-    /// How long it took.
+    /// How long it took; in a file of its own, so that two runs give the same lines.
+    #[serde(skip)]
     pub seconds: f64,
 }
 
 /// A benchmark on one folder.
-pub struct LocomoRun<'a> {
+pub struct BenchmarkRun<'a> {
     /// Play the three parts.
     pub models: Models,
     /// What to run.
-    pub settings: LocomoSettings,
+    pub settings: BenchmarkSettings,
     /// Where the run is kept.
     pub folder: &'a RunFolder,
     /// Stops it; what is done is kept.
     pub cancel: Cancel,
 }
 
-impl LocomoRun<'_> {
+impl BenchmarkRun<'_> {
     /// Runs what the folder does not have yet; the state of each conversation's banks and all
-    /// answers, in the file's order.
+    /// answers, in the file's order. `total` is [`Self::total`].
     pub async fn run(
         &self,
-        samples: &[Sample],
-        on_progress: &mut dyn FnMut(LocomoProgress<'_>),
+        dialogues: impl Iterator<Item = Result<Dialogue>>,
+        total: usize,
+        on_progress: &mut dyn FnMut(BenchmarkProgress<'_>),
     ) -> Result<(Vec<BankState>, Vec<QuestionOutcome>)> {
-        let plan = self.plan(samples);
-        let total = plan.iter().map(|(sample, questions)| self.turns(sample).len() + questions).sum();
         let mut answered = self.folder.questions()?;
         let mut states = Vec::new();
         let mut outcomes = Vec::new();
         let mut done = 0;
-        for (place, (sample, questions)) in plan.into_iter().enumerate() {
-            let sample_id = sample.sample_id.as_str();
+        for (place, dialogue) in self.plan(dialogues).enumerate() {
+            let dialogue = dialogue?;
+            let sample_id = dialogue.id.as_str();
             let state = self.folder.bank(place)?;
-            let mut banks = Banks::open(self, sample, state).await?;
+            let mut banks = Banks::open(self, &dialogue, state).await?;
             let mut report = |more: usize, asking| {
-                on_progress(LocomoProgress { sample_id, done: done + more, total, asking });
+                on_progress(BenchmarkProgress { sample_id, done: done + more, total, asking });
             };
-            self.read(sample, place, &mut banks, &mut |turns| report(turns, false)).await?;
+            self.read(&dialogue.turns, place, &mut banks, &mut |turns| report(turns, false)).await?;
             let read = banks.state.turns;
-            let turns = self.turns(sample);
-            for (index, question) in sample.questions.iter().take(questions).enumerate() {
+            for (index, question) in dialogue.questions.iter().enumerate() {
                 let known = answered.remove(&(sample_id.to_owned(), index));
                 if let Some(outcome) = known {
                     outcomes.push(outcome);
                 } else {
-                    let outcome = banks.ask(self, &turns, sample_id, index, question).await?;
+                    let outcome = banks.ask(self, &dialogue, index, question).await?;
                     self.folder.add_question(&outcome)?;
                     outcomes.push(outcome);
                 }
                 report(read + index + 1, true);
             }
-            done += read + questions;
-            states.push(banks.state);
+            done += read + dialogue.questions.len();
+            let mut state = banks.state;
+            // The folder has them; a long benchmark's do not fit into memory.
+            state.journals = String::new();
+            states.push(state);
         }
         Ok((states, outcomes))
     }
 
-    /// The conversations to read, each with how many of its questions to ask.
-    fn plan<'s>(&self, samples: &'s [Sample]) -> Vec<(&'s Sample, usize)> {
-        let mut left = self.settings.limit.unwrap_or(usize::MAX);
-        let mut plan = Vec::new();
-        for sample in samples {
-            let questions = sample.questions.len().min(left);
-            left -= questions;
-            if questions > 0 || self.settings.limit.is_none() {
-                plan.push((sample, questions));
-            }
-        }
-        plan
+    /// How many turns will be read and questions asked.
+    pub fn total(&self, dialogues: impl Iterator<Item = Result<Dialogue>>) -> Result<usize> {
+        let counts = self.plan(dialogues).map(|own| own.map(|own| own.turns.len() + own.questions.len()));
+        counts.sum()
     }
 
-    /// The turns of a conversation that say something, each with its session's place.
-    fn turns<'s>(&self, sample: &'s Sample) -> Vec<Spoken<'s>> {
-        let sessions = sample.conversation.sessions.iter().enumerate();
-        let turns = sessions.flat_map(|(session, own)| {
-            own.turns.iter().map(move |turn| Spoken {
-                session,
-                speaker: &turn.speaker,
-                dia_id: &turn.dia_id,
-                text: &turn.text,
-                at: own.at,
-            })
-        });
-        let spoken = turns.filter(|turn| !turn.text.trim().is_empty());
-        spoken.take(self.settings.turns.unwrap_or(usize::MAX)).collect()
+    /// The conversations to read, with the turns to read and the questions to ask.
+    fn plan<'d>(
+        &self,
+        dialogues: impl Iterator<Item = Result<Dialogue>> + 'd,
+    ) -> impl Iterator<Item = Result<Dialogue>> + 'd {
+        let (limit, most) = (self.settings.limit, self.settings.turns.unwrap_or(usize::MAX));
+        let mut left = limit.unwrap_or(usize::MAX);
+        dialogues.map_while(move |dialogue| {
+            let mut dialogue = match dialogue {
+                Ok(dialogue) => dialogue,
+                Err(error) => return Some(Err(error)),
+            };
+            if limit.is_some() && left == 0 {
+                return None;
+            }
+            dialogue.questions.truncate(left);
+            left -= dialogue.questions.len();
+            dialogue.turns.retain(|turn| !turn.text.trim().is_empty());
+            dialogue.turns.truncate(most);
+            Some(Ok(dialogue))
+        })
     }
 
     /// Reads the turns that the banks have not read. The state is saved at each session's end
     /// and when the run is stopped, never within a turn.
     async fn read(
         &self,
-        sample: &Sample,
+        turns: &[Said],
         place: usize,
         banks: &mut Banks,
         on_turn: &mut dyn FnMut(usize),
     ) -> Result<()> {
-        let turns = self.turns(sample);
         let mut saved = banks.state.turns;
         on_turn(saved);
         while banks.state.turns < turns.len() {
             let next = banks.state.turns;
-            if let Err(error) = banks.read(self, &turns, next).await {
+            if let Err(error) = banks.read(self, turns, next).await {
                 if next > saved {
                     self.folder.save_bank(place, &banks.saved().await?)?;
                 }
@@ -231,49 +252,41 @@ impl LocomoRun<'_> {
             on_turn(next + 1);
             if turns.get(next + 1).is_none_or(|turn| turn.session != turns[next].session) {
                 saved = next + 1;
-                self.folder.save_bank(place, &banks.saved().await?)?;
+                banks.end_session().await?;
+                self.folder.save_bank(place, &banks.state)?;
             }
         }
         Ok(())
     }
 }
 
-struct Spoken<'s> {
-    session: usize,
-    speaker: &'s str,
-    dia_id: &'s str,
-    text: &'s str,
-    at: Timestamp,
-}
-
-impl Spoken<'_> {
-    /// As the bank of `speaker` reads it: the mirrored roles of Memory-R1's harness.
-    fn turn(&self, speaker: &str) -> Turn {
-        Turn {
-            role: if self.speaker == speaker { Role::User } else { Role::Assistant },
-            speaker: self.speaker.to_owned(),
-            content: self.text.to_owned(),
-            timestamp: self.at,
-        }
+/// A turn as the bank of `speaker` reads it: the mirrored roles of Memory-R1's harness.
+fn heard(said: &Said, speaker: &str) -> Turn {
+    Turn {
+        role: if said.speaker == speaker { Role::User } else { Role::Assistant },
+        speaker: said.speaker.clone(),
+        content: said.text.clone(),
+        timestamp: said.at,
     }
 }
 
-/// The two banks of a conversation.
+/// The banks of a conversation, one for each speaker who has one.
 struct Banks {
     agent: MemoryAgent,
     now: Rc<Cell<Timestamp>>,
+    speakers: Vec<String>,
     state: BankState,
 }
 
 impl Banks {
-    async fn open(run: &LocomoRun<'_>, sample: &Sample, state: Option<BankState>) -> Result<Self> {
+    async fn open(run: &BenchmarkRun<'_>, dialogue: &Dialogue, state: Option<BankState>) -> Result<Self> {
         let store = Rc::new(InMemoryStore::default());
-        let state = state
-            .unwrap_or_else(|| BankState { sample_id: sample.sample_id.clone(), ..BankState::default() });
-        if state.sample_id != sample.sample_id {
+        let state =
+            state.unwrap_or_else(|| BankState { sample_id: dialogue.id.clone(), ..BankState::default() });
+        if state.sample_id != dialogue.id {
             return Err(Error::invalid(format!(
                 "the run's folder holds {} where the data has {}; it belongs to other data",
-                state.sample_id, sample.sample_id
+                state.sample_id, dialogue.id
             )));
         }
         if !state.journals.is_empty() {
@@ -289,7 +302,7 @@ impl Banks {
             Rc::new(move || clock.get()),
             Rc::new(move |scope| seeded_journal_id(seed, scope)),
         );
-        Ok(Self { agent, now, state })
+        Ok(Self { agent, now, speakers: dialogue.banks.clone(), state })
     }
 
     fn scope(&self, speaker: &str) -> Scope {
@@ -300,32 +313,33 @@ impl Banks {
         }
     }
 
-    fn sampling(run: &LocomoRun<'_>, example: usize) -> Sampling {
+    fn sampling(run: &BenchmarkRun<'_>, example: usize) -> Sampling {
         Sampling { seed: run.settings.seed, key: [0, example as u64, 0], ..Sampling::default() }
     }
 
     /// Reads one turn into its speaker's bank.
-    async fn read(&mut self, run: &LocomoRun<'_>, turns: &[Spoken<'_>], place: usize) -> Result<()> {
+    async fn read(&mut self, run: &BenchmarkRun<'_>, turns: &[Said], place: usize) -> Result<()> {
         let system = run.settings.system;
-        if !system.has_banks() {
+        let own = &turns[place];
+        if !system.has_banks() || !self.speakers.contains(&own.speaker) {
             self.state.turns = place + 1;
             return Ok(());
         }
         let start = Instant::now();
-        let own = &turns[place];
         let before = &turns[place.saturating_sub(CONTEXT_TURNS)..place];
         let context = before.iter().filter(|turn| turn.session == own.session);
         self.now.set(own.at);
         let options = AddOptions {
             infer: system != System::Rag,
             manage: system != System::AddOnly,
-            bank_speaker: Some(own.speaker.to_owned()),
-            context: context.map(|turn| turn.turn(own.speaker)).collect(),
+            bank_speaker: Some(own.speaker.clone()),
+            context: context.map(|turn| heard(turn, &own.speaker)).collect(),
             sampling: Self::sampling(run, place),
             cancel: run.cancel.clone(),
             ..AddOptions::default()
         };
-        let results = self.agent.add(&[own.turn(own.speaker)], &self.scope(own.speaker), &options).await?;
+        let results =
+            self.agent.add(&[heard(own, &own.speaker)], &self.scope(&own.speaker), &options).await?;
         let state = &mut self.state;
         state.turns = place + 1;
         state.facts += results.len();
@@ -335,10 +349,18 @@ impl Banks {
             if let (Some(id), OperationKind::Add | OperationKind::Update | OperationKind::Noop) =
                 (result.id, result.event)
             {
-                state.sources.entry(id.0).or_default().insert(own.dia_id.to_owned());
+                state.sources.entry(id.0).or_default().insert(own.id.clone());
             }
         }
-        state.seconds += seconds_since(start);
+        state.turn_seconds.push(seconds_since(start));
+        Ok(())
+    }
+
+    /// Notes what the banks hold.
+    async fn end_session(&mut self) -> Result<()> {
+        let state = self.saved().await?;
+        let memories = state.banks.values().sum();
+        self.state.growth.push(Growth { turns: state.turns, memories, ops: state.ops });
         Ok(())
     }
 
@@ -359,26 +381,27 @@ impl Banks {
 
     async fn ask(
         &self,
-        run: &LocomoRun<'_>,
-        turns: &[Spoken<'_>],
-        sample_id: &str,
+        run: &BenchmarkRun<'_>,
+        dialogue: &Dialogue,
         index: usize,
-        question: &Question,
+        question: &Asked,
     ) -> Result<QuestionOutcome> {
         let start = Instant::now();
         let system = run.settings.system;
+        let wording = asked(question, self.agent.answer_agent().model().info().prompt_family);
+        let sample_id = &*dialogue.id;
         let (answered, shown, kept) = if system.has_banks() {
             let scope = Scope { run_id: Some(sample_id.to_owned()), ..Scope::default() };
-            let answered = self.answer(run, &scope, index, question).await?;
+            let answered = self.answer(run, &scope, index, &wording).await?;
             let kept = self.agent.get_all(&scope, usize::MAX).await?;
             let shown = self.sources_of(answered.candidates.iter().map(|own| &*own.id));
             let kept = self.sources_of(kept.iter().map(|found| &*found.memory.id.0));
             (answered, shown, kept)
         } else {
-            let (agent, asked) = (self.agent.answer_agent(), (&*question.question, &*question.evidence));
+            let (agent, asked) = (self.agent.answer_agent(), (&*wording, &*question.evidence));
             let sampling = Self::sampling(run, index);
-            let answered = transcript::answer(agent, system, turns, asked, sampling, &run.cancel).await?;
-            let of_turns: BTreeSet<&str> = turns.iter().map(|turn| turn.dia_id).collect();
+            let answered = transcript::answer(agent, run, &dialogue.turns, asked, sampling).await?;
+            let of_turns: BTreeSet<&str> = dialogue.turns.iter().map(|turn| &*turn.id).collect();
             let shown =
                 of_turns.iter().copied().filter(|id| answered.candidates.iter().any(|own| own.id == *id));
             let shown: BTreeSet<&str> = shown.collect();
@@ -392,7 +415,7 @@ impl Banks {
         Ok(QuestionOutcome {
             sample_id: sample_id.to_owned(),
             index,
-            category: question.category,
+            category: question.category.clone(),
             question: question.question.clone(),
             scores: Scores::of(&answered.answer, &answer),
             declined: declines(&answered.answer),
@@ -411,17 +434,18 @@ impl Banks {
     /// Answers from the banks.
     async fn answer(
         &self,
-        run: &LocomoRun<'_>,
+        run: &BenchmarkRun<'_>,
         scope: &Scope,
         index: usize,
-        question: &Question,
+        question: &str,
     ) -> Result<Reply> {
         let options = AnswerOptions {
             sampling: Self::sampling(run, index),
+            distill: !run.settings.no_distillation,
             cancel: run.cancel.clone(),
             ..AnswerOptions::default()
         };
-        let answered = self.agent.answer(&question.question, scope, &options).await?;
+        let answered = self.agent.answer(question, scope, &options).await?;
         Ok(Reply {
             memories: answered.memories.iter().map(Shown::from).collect(),
             candidates: answered.candidates.iter().map(Shown::from).collect(),
@@ -433,6 +457,17 @@ impl Banks {
     /// The turns that the memories of these ids come from.
     fn sources_of<'i>(&self, ids: impl Iterator<Item = &'i str>) -> BTreeSet<&str> {
         ids.filter_map(|id| self.state.sources.get(id)).flatten().map(String::as_str).collect()
+    }
+}
+
+/// The question as it is put: with its day where the benchmark has one, and the model's prompts do not come
+/// from training on questions without.
+fn asked(question: &Asked, family: PromptFamily) -> String {
+    match (question.at, family) {
+        (Some(at), PromptFamily::Instruct) => {
+            format!("{} (Asked on {}.)", question.question, format_day(at.date()))
+        }
+        _ => question.question.clone(),
     }
 }
 
@@ -454,7 +489,7 @@ impl QuestionOutcome {
         Pair {
             prediction: self.prediction.clone(),
             answer: self.answer.clone(),
-            category: Some(self.category.to_string()),
+            category: Some(self.category.clone()),
         }
     }
 }
