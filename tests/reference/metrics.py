@@ -4,7 +4,8 @@
     python tests/reference/metrics.py > crate/tests/fixtures/metrics.json
 
 F1, BLEU-1: the harness of Mem0 and Memory-R1 (set-based F1; NLTK's sentence_bleu with
-SmoothingFunction.method1). Exact match: the official SQuAD script's normalisation.
+SmoothingFunction.method1). Exact match: the official SQuAD script's normalisation. LoCoMo's own score: its formulas
+with NLTK's PorterStemmer.
 NLTK's own `word_tokenize(text, preserve_line=True)` is `NLTKWordTokenizer().tokenize(text)`;
 without `preserve_line` it would first part sentences with a model that NLTK does not bundle.
 """
@@ -14,11 +15,14 @@ import random
 import re
 import string
 import sys
+from collections import Counter
 
+from nltk.stem import PorterStemmer
 from nltk.tokenize import NLTKWordTokenizer
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
 TOKENIZER = NLTKWordTokenizer()
+STEMMER = PorterStemmer()
 
 
 def tokens(text):
@@ -56,6 +60,53 @@ def normalise(text):
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
+def locomo_f1(prediction, answer):
+    """The formula of LoCoMo's task_eval/evaluation.py: multisets of stems."""
+
+    def stems(text):
+        text = "".join(c for c in text.replace(",", "").lower() if c not in set(string.punctuation))
+        return Counter(STEMMER.stem(word) for word in re.sub(r"\b(a|an|the|and)\b", " ", text).split())
+
+    predicted, gold = stems(prediction), stems(answer)
+    common = sum((predicted & gold).values())
+    if common == 0:
+        return 0.0
+    precision, recall = common / sum(predicted.values()), common / sum(gold.values())
+    return 2 * precision * recall / (precision + recall)
+
+
+def locomo(prediction, answer, category):
+    if category == 1:
+        parts = [max(locomo_f1(own.strip(), gold.strip()) for own in prediction.split(",")) for gold in answer.split(",")]
+        return sum(parts) / len(parts)
+    if category == 3:
+        return locomo_f1(prediction, answer.split(";")[0].strip())
+    if category == 5:
+        return float(any(form in prediction.lower() for form in ("no information available", "not mentioned")))
+    return locomo_f1(prediction, answer)
+
+
+def words(count):
+    """Roots and suffixes that the stemmer's rules are about, each with each at random."""
+    rng = random.Random(3)
+    roots = (
+        "relat condit valen digit conform radic differ vile analog predic oper feud decis hope call form sens triplic electr "
+        "good reviv allow infer air gyro adjust defens irrit replac depend adopt homolog commun act angular effect bowd rat "
+        "fall hiss fizz fail fil hop tan cr sa plast motor agre fe bl s be play y ay toy bay logi bi geo psycho enjoy "
+        "controll roll skill troubl siz activ hopeful callous sensib gener organ care cari tri t d"
+    ).split()
+    ends = (
+        "s es ies sses ss ed eed ied ing y ational tional enci anci izer bli alli entli eli ousli ization ation ator alism "
+        "iveness fulness ousness aliti iviti biliti fulli logi icate ative alize iciti ical ful ness al ance ence er ic able "
+        "ible ant ement ment ent ion ou ism ate iti ous ive ize e l ll lled lling ying zes"
+    ).split()
+    special = (
+        "sky skies dying lying tying news innings inning outings outing cannings canning howe proceed exceed succeed die died "
+        "dies ties spied cries is as us i a by my été straße naïve running swimming Hiking CHURCHES happy happily oed owed"
+    ).split()
+    return special + sorted({rng.choice(roots) + rng.choice(ends) for _ in range(count)})
+
+
 PAIRS = [
     ("", ""), ("", "x"), ("x", ""), ("   ", "x"), (".", "."), ("?!", "!?"), ("...", "…"),
     ("7 May 2023", "7 May 2023"), ("7 May, 2023", "7 May 2023."), ("May 7, 2023", "7 May 2023"),
@@ -87,6 +138,8 @@ PAIRS = [
     ("'s 't 'hello 're", "hello"), ("x''y", 'x"y'), ('("start") <"mid"> ["end"]', "start mid end"),
     ("Running, hiking; and (sometimes) swimming!", "running hiking swimming"),
     ("likely no", "Likely no; though she likes reading, she wants to be a counselor"),
+    ("camping, hiked and pottery", "hiking, camping trips, swimming"), ("It is not mentioned.", "Not mentioned"),
+    ("No information available", ""), ("painting the dogs and cats", "paintings, dog"),
     ("The sunday before 25 May 2023", "The Sunday before 25 May 2023"), ("2022", "2022.0"), ("I don't know", "I don't know."),
 ]
 
@@ -113,9 +166,11 @@ def main():
             "bleu1": bleu1(prediction, answer),
             "normalised": normalise(prediction),
             "exact_match": normalise(prediction) == normalise(answer),
+            "locomo": [locomo(prediction, answer, category) for category in range(1, 6)],
         })
+    stems = {word: STEMMER.stem(word) for word in words(900)}
     text = ",\n".join(json.dumps(row, ensure_ascii=True) for row in rows)
-    sys.stdout.write("[\n" + text + "\n]\n")
+    sys.stdout.write('{"pairs": [\n' + text + '\n], "stems": ' + json.dumps(stems, ensure_ascii=True) + "}\n")
 
 
 main()

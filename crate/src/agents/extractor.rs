@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::prompts::{extract_messages, one_line};
+use super::stutter::stutters;
 use super::{dates, generate};
 use crate::bank::Turn;
 use crate::error::{Error, ErrorCode, Result};
@@ -106,7 +107,7 @@ impl Extractor {
     /// The facts of one window. What does not fit beside it is left out: memories, the worst first,
     /// then context, oldest first.
     /// What the model writes without conviction is not believed: a small one that meets something
-    /// new makes something up, and its tokens have low probabilities.
+    /// new makes something up, and its tokens have low probabilities. Nor is what it wrote in a loop.
     async fn read(
         &self,
         memories: &[String],
@@ -137,7 +138,7 @@ impl Extractor {
                     let probabilities = spans.iter().map(|span| generation.mean_probability(span).min(1.0));
                     let texts = facts.iter().map(|fact| one_line(fact)).zip(probabilities);
                     let is_believed = |(text, probability): &(String, f64)| {
-                        !text.is_empty() && *probability >= info.fact_threshold
+                        !text.is_empty() && *probability >= info.fact_threshold && !stutters(text)
                     };
                     let cut = was_cut(&generation, info.context_length);
                     return Ok(Read { texts: texts.filter(is_believed).collect(), cut });

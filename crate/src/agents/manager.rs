@@ -6,6 +6,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::generate;
 use super::prompts::{candidate_line, manage_messages, one_line};
+use super::stutter::stutters;
 use crate::bank::{Memory, MemoryId, Operation, Timestamp, clean_text};
 use crate::error::{ErrorCode, Result};
 use crate::generation::{
@@ -119,7 +120,7 @@ impl Manager {
                 stop: Vec::new(),
             };
             match generate(&*self.model, &request, MOST_TOKENS, cancel, &mut |_| ()).await {
-                Ok(generation) => return decision(&generation, lines.len(), from),
+                Ok(generation) => return decision(&generation, fact, lines.len(), from),
                 Err(error) if error.code() == ErrorCode::ContextOverflow && from < lines.len() => from += 1,
                 Err(error) => return Err(error),
             }
@@ -170,11 +171,13 @@ fn normalised(text: &str) -> String {
     if words.is_empty() { text.to_owned() } else { words }
 }
 
-fn decision(generation: &Generation, candidates: usize, from: usize) -> Result<Decision> {
+/// Where the model fell into a loop, the fact itself is the text.
+fn decision(generation: &Generation, fact: &str, candidates: usize, from: usize) -> Result<Decision> {
+    let text = |written: &str| if stutters(written) { fact.to_owned() } else { one_line(written) };
     let operation = match generation::parse_decision(&generation.text, candidates - from)? {
-        generation::Decision::Add { text } => Operation::Add { text: one_line(&text) },
-        generation::Decision::Update { id, text } => {
-            Operation::Update { id: id + from, text: one_line(&text) }
+        generation::Decision::Add { text: written } => Operation::Add { text: text(&written) },
+        generation::Decision::Update { id, text: written } => {
+            Operation::Update { id: id + from, text: text(&written) }
         }
         generation::Decision::Delete { id } => Operation::Delete { id: id + from },
         generation::Decision::Noop => Operation::Noop,

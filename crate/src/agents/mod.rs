@@ -8,6 +8,7 @@ mod extractor;
 mod manager;
 mod memory_agent;
 mod prompts;
+mod stutter;
 
 pub use answer_agent::{AnswerAgent, Answered, NO_ANSWER, SpeakerCandidates};
 pub use extractor::{CONTEXT_TURNS, Extractor, Fact, MAX_CONTENT_BYTES, MAX_FACTS};

@@ -25,6 +25,7 @@ mod output;
 mod pack;
 mod precision;
 mod progress;
+mod roles;
 mod score;
 mod synth;
 mod train;

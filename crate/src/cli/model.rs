@@ -60,6 +60,16 @@ impl ModelArguments {
         })
     }
 
+    /// What was given, where it is text.
+    pub(in crate::cli) fn given(&self) -> Option<&str> {
+        self.model.as_deref().and_then(Path::to_str)
+    }
+
+    /// The same device with another model.
+    pub(in crate::cli) fn of(&self, given: &str) -> Self {
+        Self { model: Some(given.into()), device: self.device }
+    }
+
     /// Which folder it is in.
     pub(in crate::cli) fn folder(&self) -> Result<PathBuf> {
         if let Some(given) = &self.model {

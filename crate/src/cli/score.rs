@@ -40,17 +40,20 @@ pub(in crate::cli) fn run(arguments: &Arguments, output: &mut Output) -> Result<
 
 /// The totals for people, times 100 as papers print them.
 pub(in crate::cli) fn table(totals: &Totals) -> String {
-    let mut text =
-        format!("{:<10} {:>6} {:>7} {:>7} {:>7} {:>9}\n", "category", "n", "F1", "BLEU-1", "EM", "declined");
+    let mut text = format!(
+        "{:<10} {:>6} {:>7} {:>7} {:>7} {:>9} {:>9}\n",
+        "category", "n", "F1", "BLEU-1", "EM", "LoCoMo F1", "declined"
+    );
     for (name, category) in &totals.by_category {
         let scores = category.scores;
         let _ = writeln!(
             text,
-            "{name:<10} {:>6} {:>7.2} {:>7.2} {:>7.2} {:>9.2}",
+            "{name:<10} {:>6} {:>7.2} {:>7.2} {:>7.2} {:>9.2} {:>9.2}",
             category.n,
             100.0 * scores.f1,
             100.0 * scores.bleu1,
             100.0 * scores.exact_match,
+            100.0 * scores.locomo_f1,
             100.0 * category.declined
         );
     }
@@ -64,11 +67,12 @@ pub(in crate::cli) fn table(totals: &Totals) -> String {
     };
     let _ = writeln!(
         text,
-        "{pooled:<10} {:>6} {:>7.2} {:>7.2} {:>7.2}",
+        "{pooled:<10} {:>6} {:>7.2} {:>7.2} {:>7.2} {:>9.2}",
         totals.n,
         100.0 * totals.scores.f1,
         100.0 * totals.scores.bleu1,
-        100.0 * totals.scores.exact_match
+        100.0 * totals.scores.exact_match,
+        100.0 * totals.scores.locomo_f1
     );
     text
 }

@@ -82,7 +82,7 @@ impl<R: BufRead> Records<R> {
                     None => Ok(None),
                     Some(_) => Err(self.error("there is something behind the list")),
                 };
-            } else if self.number > 0 {
+            } else if self.number > 0 && next.is_some() {
                 return Err(self.error("expected a comma or the end of the list"));
             }
         }

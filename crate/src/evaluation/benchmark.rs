@@ -7,11 +7,12 @@
 mod system;
 mod transcript;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Instant;
 
+use futures::stream::{self, StreamExt as _};
 use serde::{Deserialize, Serialize};
 
 pub use self::system::System;
@@ -19,9 +20,11 @@ use self::transcript::Reply;
 use super::ops::seconds_since;
 use super::run_folder::RunFolder;
 use super::scores::{Category, Pair, Tally, category_as_json};
-use super::{Scores, metrics::declines};
+use super::{Judge, Scores, metrics::declines};
 use crate::agents::dates::format_day;
-use crate::agents::{AddOptions, AnswerOptions, CONTEXT_TURNS, MemoryAgent, Models, Remembered};
+use crate::agents::{
+    AddOptions, AnswerOptions, CONTEXT_TURNS, MemoryAgent, Models, Remembered, is_same_statement,
+};
 use crate::bank::{Journal, OperationKind, Role, Scope, Timestamp, Turn, seeded_journal_id};
 use crate::datasets::{Asked, Dialogue, Said};
 use crate::error::{Error, Result};
@@ -73,6 +76,9 @@ pub struct BankState {
     pub sources: BTreeMap<String, BTreeSet<String>>,
     /// How many memories each speaker's bank holds.
     pub banks: BTreeMap<String, usize>,
+    /// How many of them say what another of the same bank says.
+    #[serde(default)]
+    pub duplicates: usize,
     /// How long each turn took.
     #[serde(default)]
     pub turn_seconds: Vec<f64>,
@@ -128,6 +134,9 @@ pub struct QuestionOutcome {
     pub scores: Scores,
     /// Whether it said that it does not know.
     pub declined: bool,
+    /// Whether a judge found it right, where one was asked and said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judged: Option<bool>,
     /// The turns that hold the answer.
     pub evidence: Vec<String>,
     /// Those of them that a candidate came from.
@@ -156,6 +165,10 @@ pub struct BenchmarkRun<'a> {
     pub folder: &'a RunFolder,
     /// Stops it; what is done is kept.
     pub cancel: Cancel,
+    /// Marks the answers.
+    pub judge: Option<Judge>,
+    /// How many conversations, and questions of each, are worked on at once, at least 1.
+    pub concurrency: usize,
 }
 
 impl BenchmarkRun<'_> {
@@ -167,38 +180,66 @@ impl BenchmarkRun<'_> {
         total: usize,
         on_progress: &mut dyn FnMut(BenchmarkProgress<'_>),
     ) -> Result<(Vec<BankState>, Vec<QuestionOutcome>)> {
-        let mut answered = self.folder.questions()?;
-        let mut states = Vec::new();
-        let mut outcomes = Vec::new();
-        let mut done = 0;
-        for (place, dialogue) in self.plan(dialogues).enumerate() {
-            let dialogue = dialogue?;
-            let sample_id = dialogue.id.as_str();
-            let state = self.folder.bank(place)?;
-            let mut banks = Banks::open(self, &dialogue, state).await?;
-            let mut report = |more: usize, asking| {
-                on_progress(BenchmarkProgress { sample_id, done: done + more, total, asking });
-            };
-            self.read(&dialogue.turns, place, &mut banks, &mut |turns| report(turns, false)).await?;
-            let read = banks.state.turns;
-            for (index, question) in dialogue.questions.iter().enumerate() {
-                let known = answered.remove(&(sample_id.to_owned(), index));
-                if let Some(outcome) = known {
-                    outcomes.push(outcome);
-                } else {
-                    let outcome = banks.ask(self, &dialogue, index, question).await?;
-                    self.folder.add_question(&outcome)?;
-                    outcomes.push(outcome);
-                }
-                report(read + index + 1, true);
-            }
-            done += read + dialogue.questions.len();
-            let mut state = banks.state;
-            // The folder has them; a long benchmark's do not fit into memory.
-            state.journals = String::new();
+        let shared = Shared {
+            answered: RefCell::new(self.folder.questions()?),
+            done: Cell::new(0),
+            total,
+            on_progress: RefCell::new(on_progress),
+        };
+        let works =
+            self.plan(dialogues).enumerate().map(|(place, dialogue)| self.one(place, dialogue, &shared));
+        let mut works = stream::iter(works).buffered(self.concurrency.max(1));
+        let (mut states, mut outcomes) = (Vec::new(), Vec::new());
+        while let Some(done) = works.next().await {
+            let (state, own) = done?;
             states.push(state);
+            outcomes.extend(own);
+        }
+        if self.concurrency > 1 {
+            self.folder.write_questions(&outcomes)?;
         }
         Ok((states, outcomes))
+    }
+
+    /// Reads one conversation and asks its questions.
+    async fn one(
+        &self,
+        place: usize,
+        dialogue: Result<Dialogue>,
+        shared: &Shared<'_, '_>,
+    ) -> Result<(BankState, Vec<QuestionOutcome>)> {
+        let dialogue = dialogue?;
+        let sample_id = dialogue.id.as_str();
+        let state = self.folder.bank(place)?;
+        let mut banks = Banks::open(self, &dialogue, state).await?;
+        let mut before = 0;
+        let mut report = |now: usize, asking| {
+            shared.advance(sample_id, now - before, asking);
+            before = now;
+        };
+        self.read(&dialogue.turns, place, &mut banks, &mut |turns| report(turns, false)).await?;
+        let read = banks.state.turns;
+        let (own, asked) = (&banks, &dialogue);
+        let asks = dialogue.questions.iter().enumerate().map(|(index, question)| async move {
+            let known = shared.answered.borrow_mut().remove(&(asked.id.clone(), index));
+            match known {
+                Some(outcome) => Ok::<_, Error>((outcome, false)),
+                None => Ok((own.ask(self, asked, index, question).await?, true)),
+            }
+        });
+        let mut asks = stream::iter(asks).buffered(self.concurrency.max(1));
+        let mut outcomes = Vec::new();
+        while let Some(asked) = asks.next().await {
+            let (outcome, is_new) = asked?;
+            if is_new {
+                self.folder.add_question(&outcome)?;
+            }
+            outcomes.push(outcome);
+            report(read + outcomes.len(), true);
+        }
+        drop(asks);
+        // The folder has the journals; a long benchmark's do not fit into memory.
+        Ok((BankState { journals: String::new(), ..banks.state }, outcomes))
     }
 
     /// How many turns will be read and questions asked.
@@ -257,6 +298,22 @@ impl BenchmarkRun<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// What the conversations of a run share.
+struct Shared<'a, 'p> {
+    answered: RefCell<BTreeMap<(String, usize), QuestionOutcome>>,
+    done: Cell<usize>,
+    total: usize,
+    on_progress: RefCell<&'a mut (dyn FnMut(BenchmarkProgress<'_>) + 'p)>,
+}
+
+impl Shared<'_, '_> {
+    fn advance(&self, sample_id: &str, more: usize, asking: bool) {
+        self.done.set(self.done.get() + more);
+        let progress = BenchmarkProgress { sample_id, done: self.done.get(), total: self.total, asking };
+        (self.on_progress.borrow_mut())(progress);
     }
 }
 
@@ -367,15 +424,20 @@ impl Banks {
     /// The state with its journals.
     async fn saved(&mut self) -> Result<BankState> {
         let store = self.agent.store();
-        let (mut journals, mut banks) = (String::new(), BTreeMap::new());
+        let (mut journals, mut banks, mut duplicates) = (String::new(), BTreeMap::new(), 0);
         for scope in store.scopes().await? {
             if let Some(journal) = store.load(&scope).await? {
-                banks.insert(scope.user_id.unwrap_or_default(), journal.bank().len());
+                let texts: Vec<&str> = journal.bank().memories().map(|memory| &*memory.text).collect();
+                let says_again =
+                    |i: &usize| texts[..*i].iter().any(|other| is_same_statement(other, texts[*i]));
+                duplicates += (0..texts.len()).filter(says_again).count();
+                banks.insert(scope.user_id.unwrap_or_default(), texts.len());
                 journals.push_str(&journal.export());
             }
         }
         self.state.journals = journals;
         self.state.banks = banks;
+        self.state.duplicates = duplicates;
         Ok(self.state.clone())
     }
 
@@ -409,6 +471,13 @@ impl Banks {
             (answered, shown, kept)
         };
         let answer = question.answer.clone().unwrap_or_default();
+        let judged = match &run.judge {
+            Some(judge) => {
+                let texts = [&*question.question, &*answer, &*answered.answer];
+                judge.judge(&question.category, texts, &run.cancel).await?
+            }
+            None => None,
+        };
         let count = |turns: &BTreeSet<&str>| {
             question.evidence.iter().filter(|turn| turns.contains(turn.as_str())).count()
         };
@@ -417,8 +486,9 @@ impl Banks {
             index,
             category: question.category.clone(),
             question: question.question.clone(),
-            scores: Scores::of(&answered.answer, &answer),
+            scores: Scores::of(&answered.answer, &answer, Some(&question.category)),
             declined: declines(&answered.answer),
+            judged,
             evidence: question.evidence.clone(),
             evidence_shown: count(&shown),
             evidence_kept: count(&kept),

@@ -1,4 +1,4 @@
-//! The three scores of one answer, as the harness of Memory-R1 (after Mem0's) computes them.
+//! The scores of one answer, as the harness of Memory-R1 (after Mem0's) and LoCoMo compute them.
 //!
 //! `tests/reference/metrics.py` prints the constants that `crate/tests/metrics.rs` checks.
 
@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::locomo_scorer::locomo_f1;
 use super::word_tokenizer::{split, word_tokenize};
 
 /// The scores of one answer, or their means, in 0..1.
@@ -17,15 +18,19 @@ pub struct Scores {
     pub bleu1: f64,
     /// [`exact_match`], 0 or 1.
     pub exact_match: f64,
+    /// [`locomo_f1`].
+    #[serde(default)]
+    pub locomo_f1: f64,
 }
 
 impl Scores {
-    /// All three.
-    pub fn of(prediction: &str, answer: &str) -> Self {
+    /// All of them.
+    pub fn of(prediction: &str, answer: &str, category: Option<&str>) -> Self {
         Self {
             f1: f1(prediction, answer),
             bleu1: bleu1(prediction, answer),
             exact_match: f64::from(u8::from(exact_match(prediction, answer))),
+            locomo_f1: locomo_f1(prediction, answer, category),
         }
     }
 }
@@ -79,6 +84,11 @@ pub fn exact_match(prediction: &str, answer: &str) -> bool {
 /// SQuAD's normal form: lower case, without ASCII punctuation, without the words `a`, `an` and
 /// `the`, one space between words.
 pub fn normalise_answer(text: &str) -> String {
+    without_words(text, &["a", "an", "the"])
+}
+
+/// The same without these words.
+pub(super) fn without_words(text: &str, words: &[&str]) -> String {
     let plain: String = text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation()).collect();
     // SQuAD's `\b` stands between `\w` and anything else: "the€5" loses its article, "theX" not.
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
@@ -88,7 +98,7 @@ pub fn normalise_answer(text: &str) -> String {
         let same = |c: char| is_word(c) == is_word(first);
         let end = rest.find(|c| !same(c)).unwrap_or(rest.len());
         let (run, after) = rest.split_at(end);
-        kept.push_str(if matches!(run, "a" | "an" | "the") { " " } else { run });
+        kept.push_str(if words.contains(&run) { " " } else { run });
         rest = after;
     }
     split(&kept).collect::<Vec<_>>().join(" ")

@@ -4,10 +4,13 @@ mod benchmark;
 mod bootstrap;
 mod compare;
 mod given_facts;
+mod judge;
+mod locomo_scorer;
 mod metrics;
 mod ops;
 mod page;
 mod places;
+mod porter;
 mod quantization;
 mod report;
 mod run_folder;
@@ -21,6 +24,8 @@ pub use benchmark::{
 pub use compare::{Changed, Compared, Comparison, Difference, McNemar, compare};
 pub use given_facts::with_given_facts;
 
+pub use judge::Judge;
+pub use locomo_scorer::locomo_f1;
 pub use metrics::{Scores, bleu1, declines, exact_match, f1, normalise_answer};
 pub use ops::{
     Decided, OpScores, OpsOutcome, OpsTotals, Share, TargetRecall, ops_totals, read_cases, run_case,
@@ -28,7 +33,7 @@ pub use ops::{
 pub use page::page;
 pub use places::{PlaceTotals, run_places};
 pub use quantization::{FORMATS, FormatCost, QuantizationReport, quantization_costs};
-pub use report::{BenchmarkReport, EvidenceRecall, Intervals, Percentiles};
+pub use report::{BenchmarkReport, EvidenceRecall, Intervals, Judged, Percentiles};
 pub use run_folder::{RunFolder, read_questions};
 pub use scores::{Category, CategoryScores, Pair, Tally, Totals, read_pairs};
 pub use word_tokenizer::word_tokenize;

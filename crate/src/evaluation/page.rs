@@ -66,7 +66,7 @@ fn settings(report: &BenchmarkReport) -> String {
     let rows = [
         ("conversations, turns", format!("{}, {}", report.conversations, report.turns)),
         ("facts and operations", format!("{}: {}", report.facts, ops.join(", "))),
-        ("memories at the end", report.bank.to_string()),
+        ("memories at the end", format!("{}, {} of them said twice", report.bank, report.duplicates)),
         (
             "evidence recall",
             format!(
@@ -81,9 +81,20 @@ fn settings(report: &BenchmarkReport) -> String {
         ("temperature, seed", format!("{}, {}", report.temperature, report.seed)),
         ("seconds", format!("{:.1}, {:.1} of them reading", report.seconds, report.seconds_reading)),
     ];
-    let rows = rows.map(|(name, value)| {
-        format!("<tr><th class=\"text\">{name}</th><td class=\"text\">{}</td></tr>", escaped(&value))
+    let judge = report.judge.as_ref().map(|own| {
+        let by_category: Vec<String> =
+            own.by_category.iter().map(|(name, share)| format!("{name}: {:.2}", 100.0 * share)).collect();
+        let (share, n) = (100.0 * own.accuracy, own.n);
+        let text = format!("{share:.2} % of {n} right ({}), says {}", by_category.join(", "), own.model);
+        ("judge", text)
     });
+    let rows: Vec<String> = rows
+        .into_iter()
+        .chain(judge)
+        .map(|(name, value)| {
+            format!("<tr><th class=\"text\">{name}</th><td class=\"text\">{}</td></tr>", escaped(&value))
+        })
+        .collect();
     format!("<table>{}</table>", rows.join("\n"))
 }
 
@@ -91,16 +102,18 @@ fn scores(report: &BenchmarkReport) -> String {
     let percent = |value: f64| format!("<td>{:.2}</td>", 100.0 * value);
     let mut table =
         "<table><tr><th class=\"text\">category</th><th>n</th><th>F1</th><th>BLEU-1</th><th>exact match</th>\
-                     <th>declined</th></tr>\n"
+                     <th>LoCoMo's F1</th><th>declined</th></tr>\n"
             .to_owned();
     for (name, own) in &report.totals.by_category {
         let cells =
-            [own.scores.f1, own.scores.bleu1, own.scores.exact_match, own.declined].map(percent).concat();
+            [own.scores.f1, own.scores.bleu1, own.scores.exact_match, own.scores.locomo_f1, own.declined]
+                .map(percent)
+                .concat();
         let _ =
             writeln!(table, "<tr><td class=\"text\">{}</td><td>{}</td>{cells}</tr>", escaped(name), own.n);
     }
     let totals = report.totals.scores;
-    let cells = [totals.f1, totals.bleu1, totals.exact_match].map(percent).concat();
+    let cells = [totals.f1, totals.bleu1, totals.exact_match, totals.locomo_f1].map(percent).concat();
     let _ = writeln!(
         table,
         "<tr><th class=\"text\">answerable</th><td>{}</td>{cells}<td></td></tr>",
@@ -109,8 +122,10 @@ fn scores(report: &BenchmarkReport) -> String {
     let bounds = [report.intervals.f1, report.intervals.bleu1, report.intervals.exact_match];
     let cells =
         bounds.map(|[low, high]| format!("<td>{:.2} to {:.2}</td>", 100.0 * low, 100.0 * high)).concat();
-    let _ =
-        writeln!(table, "<tr><th class=\"text\">95 % interval</th><td></td>{cells}<td></td></tr></table>");
+    let _ = writeln!(
+        table,
+        "<tr><th class=\"text\">95 % interval</th><td></td>{cells}<td></td><td></td></tr></table>"
+    );
     table
 }
 

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::benchmark::{BankState, BenchmarkSettings, QuestionOutcome, System, tally};
 use super::bootstrap;
-use super::scores::{ADVERSARIAL, Totals, is_adversarial};
+use super::judge::Judge;
+use super::scores::{ADVERSARIAL, Category, Totals, is_adversarial};
+use crate::agents::Models;
 use crate::bank::OperationKind;
-use crate::generation::ModelInfo;
 
 /// Of the turns that hold the answers, how many reached the answer agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -56,6 +57,44 @@ impl Percentiles {
     }
 }
 
+/// What a judge said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Judged {
+    /// The model's name.
+    pub model: String,
+    /// The sha256 of its prompt's template.
+    pub prompt: String,
+    /// How many answers it marked; all that can be answered, but where it said nothing.
+    pub n: usize,
+    /// The share of them that it found right.
+    pub accuracy: f64,
+    /// The same of each category, those that cannot be answered too.
+    pub by_category: BTreeMap<Category, f64>,
+    /// How many answers it said nothing about that could be read.
+    pub unjudged: usize,
+}
+
+impl Judged {
+    fn new(judge: &Judge, outcomes: &[QuestionOutcome]) -> Self {
+        let share = |verdicts: &[bool]| {
+            verdicts.iter().filter(|right| **right).count() as f64 / verdicts.len().max(1) as f64
+        };
+        let pooled: Vec<bool> = pooled(outcomes).filter_map(|outcome| outcome.judged).collect();
+        let mut by_category: BTreeMap<Category, Vec<bool>> = BTreeMap::new();
+        for outcome in outcomes {
+            by_category.entry(outcome.category.clone()).or_default().extend(outcome.judged);
+        }
+        Self {
+            model: judge.name().to_owned(),
+            prompt: Judge::prompt(),
+            n: pooled.len(),
+            accuracy: share(&pooled),
+            by_category: by_category.iter().map(|(name, verdicts)| (name.clone(), share(verdicts))).collect(),
+            unjudged: outcomes.iter().filter(|outcome| outcome.judged.is_none()).count(),
+        }
+    }
+}
+
 /// The report of a benchmark of conversations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BenchmarkReport {
@@ -77,6 +116,8 @@ pub struct BenchmarkReport {
     pub facts: usize,
     /// How many memories all banks hold together.
     pub bank: usize,
+    /// How many of them say what another of the same bank says.
+    pub duplicates: usize,
     /// The same by conversation and speaker.
     pub banks: BTreeMap<String, BTreeMap<String, usize>>,
     /// Whether retrieval found what the answers stand in.
@@ -90,10 +131,18 @@ pub struct BenchmarkReport {
     pub no_distillation: bool,
     /// Where the model computed.
     pub device: String,
-    /// Its name.
+    /// The name of the model that decided.
     pub model: String,
     /// The sha256 of its weights.
     pub fingerprint: String,
+    /// The name of the model that took the facts out of turns.
+    pub extractor: String,
+    /// The name of the model that answered.
+    pub answer_agent: String,
+    /// How many completions were not of the form that was asked for, and changed nothing; none under a grammar.
+    pub malformed: usize,
+    /// What a judge said; null without one.
+    pub judge: Option<Judged>,
     /// The sampler's temperature: 0, greedy.
     pub temperature: f32,
     /// The seed of the sampler and of the journals' ids.
@@ -113,10 +162,13 @@ impl BenchmarkReport {
     pub fn new(
         states: &[BankState],
         outcomes: &[QuestionOutcome],
-        model: &ModelInfo,
+        models: &Models,
+        malformed: usize,
+        judge: Option<&Judge>,
         device: &str,
         settings: &BenchmarkSettings,
     ) -> Self {
+        let model = models.manager.info();
         let totals = tally(outcomes).totals();
         let mut ops: BTreeMap<String, usize> =
             OperationKind::ALL.iter().map(|kind| (kind.wire_name().to_owned(), 0)).collect();
@@ -138,14 +190,19 @@ impl BenchmarkReport {
             turns: states.iter().map(|state| state.turns).sum(),
             facts: states.iter().map(|state| state.facts).sum(),
             bank: states.iter().flat_map(|state| state.banks.values()).sum(),
+            duplicates: states.iter().map(|state| state.duplicates).sum(),
             banks: states.iter().map(|state| (state.sample_id.clone(), state.banks.clone())).collect(),
-            evidence: evidence(outcomes, model.candidates_per_speaker),
+            evidence: evidence(outcomes, models.answer_agent.info().candidates_per_speaker),
             left_out: left_out(outcomes),
             system: settings.system,
             no_distillation: settings.no_distillation,
             device: device.to_owned(),
             model: model.name.clone(),
             fingerprint: model.fingerprint.clone(),
+            extractor: models.extractor.info().name.clone(),
+            answer_agent: models.answer_agent.info().name.clone(),
+            malformed,
+            judge: judge.map(|judge| Judged::new(judge, outcomes)),
             temperature: 0.0,
             seed: settings.seed,
             seconds: millis(seconds),

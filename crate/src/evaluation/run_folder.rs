@@ -115,6 +115,12 @@ impl RunFolder {
         self.append(QUESTIONS, outcome)
     }
 
+    /// Writes all answers anew, in this order.
+    pub fn write_questions(&self, outcomes: &[QuestionOutcome]) -> Result<()> {
+        let lines: Vec<String> = outcomes.iter().map(to_json).collect::<Result<_>>()?;
+        self.write_text(QUESTIONS, &(lines.join("\n") + "\n"))
+    }
+
     fn append(&self, name: &str, value: &impl Serialize) -> Result<()> {
         let path = self.path.join(name);
         let line = to_json(value)? + "\n";

@@ -97,6 +97,7 @@ impl Sums {
         self.scores.f1 += scores.f1;
         self.scores.bleu1 += scores.bleu1;
         self.scores.exact_match += scores.exact_match;
+        self.scores.locomo_f1 += scores.locomo_f1;
         self.declined += usize::from(declined);
     }
 
@@ -108,6 +109,7 @@ impl Sums {
                 f1: mean(self.scores.f1),
                 bleu1: mean(self.scores.bleu1),
                 exact_match: mean(self.scores.exact_match),
+                locomo_f1: mean(self.scores.locomo_f1),
             },
             declined: mean(self.declined as f64),
         }
@@ -124,7 +126,7 @@ pub struct Tally {
 impl Tally {
     /// Scores one answer and takes it in.
     pub fn add(&mut self, pair: &Pair) -> Scores {
-        let scores = Scores::of(&pair.prediction, &pair.answer);
+        let scores = Scores::of(&pair.prediction, &pair.answer, pair.category.as_deref());
         let declined = declines(&pair.prediction);
         if !pair.category.as_deref().is_some_and(is_adversarial) {
             self.pooled.add(scores, declined);

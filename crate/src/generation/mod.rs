@@ -3,11 +3,14 @@
 mod chat_template;
 mod constraint;
 mod embedder;
+mod free_form;
 mod free_text;
 mod generator;
 mod grammar;
 mod language_model;
 mod lexicon;
+#[cfg(not(target_arch = "wasm32"))]
+mod remote;
 mod sampler;
 mod tokenizer;
 mod warpers;
@@ -18,6 +21,7 @@ pub use constraint::{
     facts_json, parse_answer, parse_decision, parse_facts,
 };
 pub use embedder::{Embedder, EmbedderInfo, LocalEmbedder};
+pub use free_form::{Malformed, Unconstrained, first_object, held_to_form};
 pub use generator::{LocalModel, Turn, no_turn, self_check};
 pub use grammar::{Grammar, MAX_ANSWER_TOKENS, MAX_TEXT_TOKENS};
 pub use language_model::{
@@ -25,5 +29,7 @@ pub use language_model::{
     Sampling,
 };
 pub use lexicon::Lexicon;
+#[cfg(not(target_arch = "wasm32"))]
+pub use remote::{Connection, RemoteModel, Retries};
 pub use sampler::{Choice, choose};
 pub use tokenizer::{DecodeStream, Segment, Tokenizer};

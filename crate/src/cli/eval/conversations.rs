@@ -10,14 +10,14 @@ use serde_json::json;
 
 use crate::cli::digest::sha256_of_file;
 use crate::cli::interrupt::on_interrupt;
-use crate::cli::model::ModelArguments;
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
+use crate::cli::roles::RoleArguments;
 use crate::cli::score::table;
 use crate::datasets::locomo::{Dataset, Sample, Split};
 use crate::datasets::{Dialogue, longmemeval, msc};
 use crate::error::{Error, ErrorCode, Result};
-use crate::evaluation::{BenchmarkReport, BenchmarkRun, BenchmarkSettings, RunFolder, System, page};
+use crate::evaluation::{BenchmarkReport, BenchmarkRun, BenchmarkSettings, Judge, RunFolder, System, page};
 
 /// Reads conversations turn by turn into two banks, one a speaker, then answers their questions.
 /// Ctrl-C keeps what is done; --resume goes on.
@@ -56,7 +56,7 @@ struct Common {
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     #[command(flatten)]
-    model: ModelArguments,
+    models: RoleArguments,
     /// What is measured: memory-r1, add-only (every fact is added), rag (turns as they are), full-context
     /// (all turns), oracle (the turns that hold the answer) or no-memory.
     #[arg(long, value_name = "S", default_value_t)]
@@ -136,19 +136,29 @@ fn run<'d>(
         turns: arguments.turns,
         seed: arguments.seed,
     };
-    let models = arguments.model.load()?;
-    let info = models.manager.info().clone();
-    let device = arguments.model.device.name();
+    let (models, malformed) = arguments.models.load()?;
+    let judge = arguments.models.judge()?.map(|model| Judge::new(model, benchmark));
+    let names =
+        [&models.extractor, &models.manager, &models.answer_agent].map(|own| own.info().fingerprint.clone());
+    let device = arguments.models.model.device.name();
     let run = json!({
         "benchmark": benchmark,
         "data": sha256_of_file(&arguments.data)?,
         "conversations": conversations,
-        "model": info.fingerprint,
+        "models": names,
+        "judge": judge.as_ref().map(Judge::name),
         "device": device,
         "settings": settings,
     });
     let folder = RunFolder::open(&arguments.out, &run, arguments.resume)?;
-    let run = BenchmarkRun { models, settings, folder: &folder, cancel: on_interrupt()? };
+    let run = BenchmarkRun {
+        models,
+        settings,
+        folder: &folder,
+        cancel: on_interrupt()?,
+        judge,
+        concurrency: arguments.models.concurrency.into(),
+    };
     let total = run.total(read(&arguments.data)?)?;
     let mut progress = Progress::new(0);
     let done = block_on(run.run(read(&arguments.data)?, total, &mut |at| {
@@ -163,7 +173,15 @@ fn run<'d>(
         ),
         _ => error,
     })?;
-    let report = BenchmarkReport::new(&states, &outcomes, &info, device, &run.settings);
+    let report = BenchmarkReport::new(
+        &states,
+        &outcomes,
+        &run.models,
+        malformed.get(),
+        run.judge.as_ref(),
+        device,
+        &run.settings,
+    );
     folder.write("report.json", &report)?;
     folder.write_text("report.html", &page(&report, &states, &outcomes)?)?;
     if let Some(path) = &arguments.journal {

@@ -1,0 +1,111 @@
+//! Which model plays which part: local ones, or a server's.
+
+use std::env;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use clap::Args;
+
+use super::model::ModelArguments;
+use crate::agents::Models;
+use crate::error::{Error, Result};
+use crate::generation::{Connection, LanguageModel, Malformed, RemoteModel, Retries, Unconstrained};
+
+/// The variable that holds a server's key.
+const KEY: &str = "OPENAI_API_KEY";
+
+/// The models of a benchmark.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RoleArguments {
+    #[command(flatten)]
+    pub(in crate::cli) model: ModelArguments,
+    /// Another model that takes the facts out of turns: a folder, a repository's name, or the model of an
+    /// OpenAI-compatible server as http://localhost:8000/v1#NAME (its key is read from OPENAI_API_KEY).
+    /// --model takes such an address too.
+    #[arg(long, value_name = "MODEL")]
+    extractor: Option<String>,
+    /// Another model that decides.
+    #[arg(long, value_name = "MODEL")]
+    manager: Option<String>,
+    /// Another model that answers.
+    #[arg(long, value_name = "MODEL")]
+    answerer: Option<String>,
+    /// A model that marks the answers; its name and the hash of its prompt stand in the report.
+    #[arg(long, value_name = "MODEL")]
+    judge: Option<String>,
+    /// Let local models write without their grammar, as a server's do; what is not of the form that was asked
+    /// for changes nothing, and is counted.
+    #[arg(long)]
+    unconstrained: bool,
+    /// How many conversations, and questions of each, are worked on at once; more than 1 for servers.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(in crate::cli) concurrency: u16,
+    /// How many tokens a server's model reads and writes together.
+    #[arg(long, value_name = "N", default_value_t = 32_768)]
+    context_length: usize,
+    /// How often a request is sent before the run stops: again after 429, 5xx, a cut reply or a lost connection.
+    #[arg(long, value_name = "N", default_value_t = Retries::default().attempts, value_parser = clap::value_parser!(u32).range(1..=20))]
+    attempts: u32,
+    /// Keep a server's replies in this folder, by the whole request: a stopped run does not ask twice.
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+}
+
+impl RoleArguments {
+    /// Loads them; what they write that is malformed will be counted.
+    pub(in crate::cli) fn load(&self) -> Result<(Models, Malformed)> {
+        let malformed = Malformed::default();
+        let mut models = match self.model.given().and_then(|given| self.server(given, &malformed)) {
+            Some(server) => Models::one(server?),
+            None => self.model.load()?,
+        };
+        if let Some(own) = &self.extractor {
+            models.extractor = self.role(own, &malformed, |models| models.extractor)?;
+        }
+        if let Some(own) = &self.manager {
+            models.manager = self.role(own, &malformed, |models| models.manager)?;
+        }
+        if let Some(own) = &self.answerer {
+            models.answer_agent = self.role(own, &malformed, |models| models.answer_agent)?;
+        }
+        if self.unconstrained {
+            for own in [&mut models.extractor, &mut models.manager, &mut models.answer_agent] {
+                *own = Rc::new(Unconstrained::new(own.clone(), malformed.clone()));
+            }
+        }
+        Ok((models, malformed))
+    }
+
+    /// The model that marks the answers, where one is wanted.
+    pub(in crate::cli) fn judge(&self) -> Result<Option<Rc<dyn LanguageModel>>> {
+        let judge = |own: &String| self.role(own, &Malformed::default(), |models| models.answer_agent);
+        self.judge.as_ref().map(judge).transpose()
+    }
+
+    fn role(
+        &self,
+        given: &str,
+        malformed: &Malformed,
+        part: impl Fn(Models) -> Rc<dyn LanguageModel>,
+    ) -> Result<Rc<dyn LanguageModel>> {
+        match self.server(given, malformed) {
+            Some(server) => server,
+            None => self.model.of(given).load().map(part),
+        }
+    }
+
+    /// The model of a server, where the name is an address.
+    fn server(&self, given: &str, malformed: &Malformed) -> Option<Result<Rc<dyn LanguageModel>>> {
+        if !["http://", "https://"].iter().any(|scheme| given.starts_with(scheme)) {
+            return None;
+        }
+        let Some((base, name)) = given.split_once('#').filter(|(_, name)| !name.is_empty()) else {
+            let message = format!("{given} names no model; write {given}#NAME");
+            return Some(Err(Error::invalid(message)));
+        };
+        let retries = Retries { attempts: self.attempts, ..Retries::default() };
+        let key = env::var(KEY).ok().filter(|key| !key.is_empty());
+        let connection = Connection::new(base, key, retries, self.cache.clone());
+        Some(Ok(Rc::new(RemoteModel::new(connection, name, self.context_length, malformed.clone()))))
+    }
+}

@@ -1,0 +1,153 @@
+//! An OpenAI-compatible server on this machine, which answers by rule and can be told to fail.
+
+#![allow(unreachable_pub, reason = "as in a library")]
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::{Value, json};
+
+/// What goes wrong with one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// 429, to be tried again at once.
+    Busy,
+    /// 500.
+    Broken,
+    /// Half of the reply.
+    Cut,
+    /// No reply.
+    Lost,
+    /// 400: the prompt is too long.
+    TooLong,
+    /// 401.
+    Locked,
+    /// A completion in prose.
+    Prose,
+    /// A reply after a moment.
+    Slow,
+}
+
+#[derive(Default)]
+struct State {
+    faults: VecDeque<Fault>,
+    asked: Vec<Value>,
+    keys: Vec<Option<String>>,
+}
+
+pub struct LocalServer {
+    pub base: String,
+    state: Arc<Mutex<State>>,
+}
+
+impl LocalServer {
+    pub fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}/v1", listener.local_addr().unwrap());
+        let state = Arc::new(Mutex::new(State::default()));
+        let own = Arc::clone(&state);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let state = Arc::clone(&own);
+                // A client that goes away is none of the server's business.
+                thread::spawn(move || stream.and_then(|stream| serve(stream, &state)));
+            }
+        });
+        Self { base, state }
+    }
+
+    /// The next requests fail so, one after the other.
+    pub fn fail(&self, faults: &[Fault]) {
+        self.state.lock().unwrap().faults.extend(faults);
+    }
+
+    /// The requests since the last time.
+    pub fn asked(&self) -> Vec<Value> {
+        std::mem::take(&mut self.state.lock().unwrap().asked)
+    }
+
+    /// The keys that came with all requests.
+    pub fn keys(&self) -> Vec<Option<String>> {
+        self.state.lock().unwrap().keys.clone()
+    }
+}
+
+fn serve(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let (mut length, mut key, mut line) = (0, None, String::new());
+    reader.read_line(&mut line)?;
+    let is_chat = line.starts_with("POST /v1/chat/completions ");
+    loop {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 || line.trim().is_empty() {
+            break;
+        }
+        let (name, value) = line.split_once(':').unwrap_or_default();
+        match name.to_lowercase().as_str() {
+            "content-length" => length = value.trim().parse().unwrap(),
+            "authorization" => key = Some(value.trim().to_owned()),
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    let request: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let fault = {
+        let mut state = state.lock().unwrap();
+        state.asked.push(request.clone());
+        state.keys.push(key);
+        state.faults.pop_front()
+    };
+    if fault == Some(Fault::Slow) {
+        thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let message = json!({"role": "assistant", "content": completion(&request, fault)});
+    let reply = json!({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).to_string();
+    let (status, headers, body) = match fault {
+        _ if !is_chat => ("404 Not Found", "", "no such address"),
+        Some(Fault::Busy) => ("429 Too Many Requests", "Retry-After: 0\r\n", "later"),
+        Some(Fault::Broken) => ("500 Internal Server Error", "", "out of memory"),
+        Some(Fault::TooLong) => {
+            ("400 Bad Request", "", "This model's maximum context length is 16 tokens, you asked for 99.")
+        }
+        Some(Fault::Locked) => ("401 Unauthorized", "", "no such key"),
+        Some(Fault::Lost) => return stream.shutdown(Shutdown::Both),
+        _ => ("200 OK", "Content-Type: application/json\r\n", &*reply),
+    };
+    let head =
+        format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let end = if fault == Some(Fault::Cut) { body.len() / 2 } else { body.len() };
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(&body.as_bytes()[..end])
+}
+
+/// What a model would say, talk around it included: each turn is a fact, each fact is added, and the answer
+/// is the first memory shown.
+fn completion(request: &Value, fault: Option<Fault>) -> String {
+    let text = |role: &str| {
+        let messages = request["messages"].as_array().into_iter().flatten();
+        messages
+            .filter(|own| own["role"] == role)
+            .filter_map(|own| own["content"].as_str())
+            .collect::<String>()
+    };
+    let (system, user) = (text("system"), text("user"));
+    let last = user.lines().last().unwrap_or_default().trim_start_matches("> ").to_owned();
+    if fault == Some(Fault::Prose) {
+        return "I would rather talk.".to_owned();
+    }
+    let object = if system.starts_with("You organise") {
+        let (_, said) = last.split_once(": ").unwrap_or_default();
+        json!({"facts": [said]})
+    } else if system.starts_with("You are the manager") {
+        json!({"event": "ADD", "text": last})
+    } else {
+        let first = user.lines().find(|line| line.ends_with("#0")).unwrap_or("I don't know");
+        let memories: Vec<&str> = if first.ends_with("#0") { vec!["0"] } else { Vec::new() };
+        json!({"memories": memories, "answer": first.split(" #").next()})
+    };
+    format!("Here you are:\n```json\n{object}\n```\n")
+}
