@@ -142,6 +142,7 @@ impl AnswerAgent {
         ))
     }
 
+    #[allow(clippy::too_many_arguments)]
     async fn ask(
         &self,
         question: &str,

@@ -147,7 +147,7 @@ mod tests {
         type Change = fn(&mut Value);
         let cases: [(&str, Change); 6] = [
             ("self_instruct: expected this field", |v| {
-                drop(v.as_object_mut().unwrap().remove("self_instruct"))
+                v.as_object_mut().unwrap().remove("self_instruct");
             }),
             ("self_instruct: A: expected a string", |v| v["self_instruct"]["A"] = 3.into()),
             ("previous_dialogs: expected a session", |v| v["previous_dialogs"] = Value::Array(vec![])),

@@ -27,9 +27,9 @@ impl Default for Retries {
 }
 
 /// The longest time that is waited because a server asks for it.
-const MOST_WAIT: Duration = Duration::from_secs(60);
+const MOST_WAIT: Duration = Duration::from_mins(1);
 /// How long a reply may take.
-const TIMEOUT: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_mins(10);
 /// How often a waiting request looks whether it is cancelled.
 const GLANCE: Duration = Duration::from_millis(50);
 
