@@ -260,6 +260,7 @@ impl Context {
                 Rc::new(move |text: &str| tell(&on_event, &json!({ "text": text }))) as Rc<dyn Fn(&str)>
             }),
             cancel,
+            ..AnswerOptions::default()
         };
         to_js(&AnswerView::from(self.agent.answer(&ask.question, &ask.scope, &options).await?))
     }
