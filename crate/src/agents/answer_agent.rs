@@ -86,27 +86,44 @@ impl AnswerAgent {
         cancel: &Cancel,
         on_text: &mut dyn FnMut(&str),
     ) -> Result<Answered> {
-        let mut shown_from = vec![0; blocks.len()];
+        let total: usize = blocks.iter().map(|block| block.candidates.len()).sum();
+        if total == 0 {
+            on_text(NO_ANSWER);
+            let (text, used, shown_from) = (NO_ANSWER.to_owned(), Vec::new(), vec![0; blocks.len()]);
+            return Ok(Answered { text, used, shown_from, id_probability: 1.0 });
+        }
+        let mut most = self.most_that_fit(question, blocks, total.min(MAX_SHOWN))?;
         loop {
-            let left = |place: usize| blocks[place].candidates.len() - shown_from[place];
-            let total: usize = (0..blocks.len()).map(left).sum();
-            let longest = (0..blocks.len()).max_by_key(|place| left(*place)).unwrap_or_default();
-            if total == 0 {
-                on_text(NO_ANSWER);
-                let (text, used) = (NO_ANSWER.to_owned(), Vec::new());
-                return Ok(Answered { text, used, shown_from, id_probability: 1.0 });
-            }
-            if total > MAX_SHOWN {
-                shown_from[longest] += 1;
-                continue;
-            }
-            match self.ask(question, blocks, &shown_from, distill, sampling, cancel, on_text).await {
-                Err(error) if error.code() == ErrorCode::ContextOverflow && total > 1 => {
-                    shown_from[longest] += 1;
-                }
+            let from = shown_from(blocks, most);
+            match self.ask(question, blocks, &from, distill, sampling, cancel, on_text).await {
+                // Not every model can tell how much room there is.
+                Err(error) if error.code() == ErrorCode::ContextOverflow && most > 1 => most -= 1,
                 other => return other,
             }
         }
+    }
+
+    /// How many candidates, at least 1 and at most `most`, leave room for an answer.
+    fn most_that_fit(&self, question: &str, blocks: &[SpeakerCandidates], most: usize) -> Result<usize> {
+        let info = self.model.info();
+        let fits = |count: usize| {
+            let shown = shown_blocks(blocks, &shown_from(blocks, count));
+            let room = self.model.room(&answer_messages(info.prompt_family, &shown, question))?;
+            Ok(room >= LEAST_ROOM.min(info.context_length / 4))
+        };
+        let (mut low, mut high) = (1, most);
+        if fits(high)? {
+            return Ok(high);
+        }
+        while low + 1 < high {
+            let middle = usize::midpoint(low, high);
+            if fits(middle)? {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
     }
 
     /// Asks the model for an answer though nothing is remembered.
@@ -154,16 +171,13 @@ impl AnswerAgent {
         on_text: &mut dyn FnMut(&str),
     ) -> Result<Answered> {
         let info = self.model.info();
-        let mut places = Vec::new();
-        let mut shown = Vec::new();
-        for (block, (own, from)) in blocks.iter().zip(shown_from).enumerate() {
-            let candidates = &own.candidates[*from..];
-            if !candidates.is_empty() {
-                places.extend((*from..own.candidates.len()).map(|place| (block, place)));
-                let lines = candidates.iter().map(Candidate::line).collect();
-                shown.push(Block { speaker: own.speaker.clone(), lines });
-            }
-        }
+        let shown = shown_blocks(blocks, shown_from);
+        let places: Vec<(usize, usize)> = blocks
+            .iter()
+            .zip(shown_from)
+            .enumerate()
+            .flat_map(|(block, (own, from))| (*from..own.candidates.len()).map(move |place| (block, place)))
+            .collect();
         let nameable = shown.iter().filter(|_| distill);
         let lines: Vec<String> = nameable.flat_map(|block| block.lines.iter().cloned()).collect();
         let longest_copy = lines.iter().map(|line| line.len() + 8).sum::<usize>();
@@ -187,4 +201,27 @@ impl AnswerAgent {
             id_probability: generation.probability(Part::Id).min(1.0),
         })
     }
+}
+
+/// The first candidate of each block that is shown where `most` are shown of all: the worst of the
+/// longest block are left out first.
+fn shown_from(blocks: &[SpeakerCandidates], most: usize) -> Vec<usize> {
+    let mut from = vec![0; blocks.len()];
+    let mut total: usize = blocks.iter().map(|block| block.candidates.len()).sum();
+    while total > most {
+        let longest = (0..blocks.len()).max_by_key(|place| blocks[*place].candidates.len() - from[*place]);
+        from[longest.unwrap_or_default()] += 1;
+        total -= 1;
+    }
+    from
+}
+
+/// What the prompt shows of the blocks; one with nothing to show is left out.
+fn shown_blocks(blocks: &[SpeakerCandidates], from: &[usize]) -> Vec<Block> {
+    let shown = blocks.iter().zip(from).filter(|(own, from)| **from < own.candidates.len());
+    let block = |(own, from): (&SpeakerCandidates, &usize)| Block {
+        speaker: own.speaker.clone(),
+        lines: own.candidates[*from..].iter().map(Candidate::line).collect(),
+    };
+    shown.map(block).collect()
 }
