@@ -35,6 +35,7 @@ const FILES: &[(&str, &str)] = &[
     ("assistant.txt", include_str!("assistant.txt")),
     ("belongings.txt", include_str!("belongings.txt")),
     ("careers.txt", include_str!("careers.txt")),
+    ("catching_up.txt", include_str!("catching_up.txt")),
     ("changes.txt", include_str!("changes.txt")),
     ("chat.txt", include_str!("chat.txt")),
     ("context.txt", include_str!("context.txt")),
@@ -56,6 +57,7 @@ const FILES: &[(&str, &str)] = &[
     ("plain.txt", include_str!("plain.txt")),
     ("plans.txt", include_str!("plans.txt")),
     ("relations.txt", include_str!("relations.txt")),
+    ("replaced.txt", include_str!("replaced.txt")),
     ("requests.txt", include_str!("requests.txt")),
     ("revisions.txt", include_str!("revisions.txt")),
     ("schedules.txt", include_str!("schedules.txt")),
@@ -65,6 +67,7 @@ const FILES: &[(&str, &str)] = &[
     ("tempting.txt", include_str!("tempting.txt")),
     ("things.txt", include_str!("things.txt")),
     ("travel.txt", include_str!("travel.txt")),
+    ("turnover.txt", include_str!("turnover.txt")),
     ("updates.txt", include_str!("updates.txt")),
     ("work.txt", include_str!("work.txt")),
 ];
