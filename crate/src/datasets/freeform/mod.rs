@@ -62,6 +62,7 @@ const FILES: &[(&str, &str)] = &[
     ("revisions.txt", include_str!("revisions.txt")),
     ("schedules.txt", include_str!("schedules.txt")),
     ("several.txt", include_str!("several.txt")),
+    ("shifts.txt", include_str!("shifts.txt")),
     ("simple.txt", include_str!("simple.txt")),
     ("study.txt", include_str!("study.txt")),
     ("tempting.txt", include_str!("tempting.txt")),
