@@ -10,7 +10,7 @@ use super::prompts::{Block, answer_messages, one_line};
 use crate::bank::Memory;
 use crate::error::{ErrorCode, Result};
 use crate::generation::{
-    Cancel, Grammar, LanguageModel, MAX_ANSWER_TOKENS, Part, Request, Sampling, parse_answer,
+    Cancel, Generation, Grammar, LanguageModel, MAX_ANSWER_TOKENS, Part, Request, Sampling, parse_answer,
 };
 use crate::retrieval::{Candidate as Found, Retriever};
 
@@ -32,7 +32,7 @@ pub struct SpeakerCandidates {
 
 impl SpeakerCandidates {
     /// What was found for each speaker.
-    pub(super) fn of(memories: &[&Memory], blocks: &[(String, Vec<Found>)]) -> Vec<Self> {
+    pub(crate) fn of(memories: &[&Memory], blocks: &[(String, Vec<Found>)]) -> Vec<Self> {
         let shown = |own: &[Found]| own.iter().map(|found| Candidate::from(memories[found.place])).collect();
         let block =
             |(speaker, own): &(String, Vec<Found>)| Self { speaker: speaker.clone(), candidates: shown(own) };
@@ -126,6 +126,24 @@ impl AnswerAgent {
         Ok(low)
     }
 
+    /// So many answers, each with random numbers of its own ([`Sampling::of_sample`]); a local model reads the
+    /// prompt once for all of them. Otherwise as [`Self::answer`].
+    pub async fn answers(
+        &self,
+        question: &str,
+        blocks: &[SpeakerCandidates],
+        sampling: Sampling,
+        count: usize,
+        cancel: &Cancel,
+    ) -> Result<Vec<Answered>> {
+        let total: usize = blocks.iter().map(|block| block.candidates.len()).sum();
+        let most = self.most_that_fit(question, blocks, total.clamp(1, MAX_SHOWN))?;
+        let from = shown_from(blocks, most);
+        let asked = self.request(question, blocks, &from, true, sampling);
+        let written = self.model.samples(&asked, count, cancel).await?;
+        written.iter().map(|generation| answered(generation, blocks, &from)).collect()
+    }
+
     /// Asks the model for an answer though nothing is remembered.
     pub async fn answer_without_memories(
         &self,
@@ -170,37 +188,54 @@ impl AnswerAgent {
         cancel: &Cancel,
         on_text: &mut dyn FnMut(&str),
     ) -> Result<Answered> {
+        let mut stream = AnswerStream::default();
+        let request = self.request(question, blocks, shown_from, distill, sampling);
+        let generation =
+            generate(&*self.model, &request, LEAST_ROOM, cancel, &mut |piece| stream.push(piece, on_text))
+                .await?;
+        let answered = answered(&generation, blocks, shown_from)?;
+        stream.finish(&answered.text, on_text);
+        Ok(answered)
+    }
+
+    fn request(
+        &self,
+        question: &str,
+        blocks: &[SpeakerCandidates],
+        shown_from: &[usize],
+        distill: bool,
+        sampling: Sampling,
+    ) -> Request {
         let info = self.model.info();
         let shown = shown_blocks(blocks, shown_from);
-        let places: Vec<(usize, usize)> = blocks
-            .iter()
-            .zip(shown_from)
-            .enumerate()
-            .flat_map(|(block, (own, from))| (*from..own.candidates.len()).map(move |place| (block, place)))
-            .collect();
         let nameable = shown.iter().filter(|_| distill);
         let lines: Vec<String> = nameable.flat_map(|block| block.lines.iter().cloned()).collect();
         let longest_copy = lines.iter().map(|line| line.len() + 8).sum::<usize>();
-        let mut stream = AnswerStream::default();
-        let request = Request {
+        Request {
             messages: answer_messages(info.prompt_family, &shown, question),
             grammar: Some(Grammar::Answer { lines }),
             max_new_tokens: (MAX_ANSWER_TOKENS + 32 + longest_copy).min(info.context_length / 2),
             sampling,
             stop: Vec::new(),
-        };
-        let generation =
-            generate(&*self.model, &request, LEAST_ROOM, cancel, &mut |piece| stream.push(piece, on_text))
-                .await?;
-        let answer = parse_answer(&generation.text, places.len())?;
-        stream.finish(&answer.answer, on_text);
-        Ok(Answered {
-            text: one_line(&answer.answer),
-            used: answer.memories.into_iter().map(|id| places[id]).collect(),
-            shown_from: shown_from.to_vec(),
-            id_probability: generation.probability(Part::Id).min(1.0),
-        })
+        }
     }
+}
+
+/// What a completion says.
+fn answered(generation: &Generation, blocks: &[SpeakerCandidates], shown_from: &[usize]) -> Result<Answered> {
+    let places: Vec<(usize, usize)> = blocks
+        .iter()
+        .zip(shown_from)
+        .enumerate()
+        .flat_map(|(block, (own, from))| (*from..own.candidates.len()).map(move |place| (block, place)))
+        .collect();
+    let answer = parse_answer(&generation.text, places.len())?;
+    Ok(Answered {
+        text: one_line(&answer.answer),
+        used: answer.memories.into_iter().map(|id| places[id]).collect(),
+        shown_from: shown_from.to_vec(),
+        id_probability: generation.probability(Part::Id).min(1.0),
+    })
 }
 
 /// The first candidate of each block that is shown where `most` are shown of all: the worst of the

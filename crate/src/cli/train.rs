@@ -1,4 +1,4 @@
-//! `train`: nano from synthetic dialogues.
+//! `train`: nano from synthetic dialogues, by supervision and by reinforcement.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,8 @@ use super::precision::Precision;
 use crate::checkpoint::Quantization;
 use crate::error::{Error, ErrorCode, Result};
 use crate::generation::Cancel;
-use crate::training::{SftConfig, export, run as train};
+use crate::training::rl::{self, RlConfig};
+use crate::training::{RunConfig, SftConfig, export, run as train};
 
 /// Trains a model.
 #[derive(Debug, Args)]
@@ -23,7 +24,11 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Method {
     /// Supervised fine-tuning on synthetic dialogues, from scratch.
-    Sft(SftArguments),
+    Sft(RunArguments),
+    /// Reinforcement learning of both agents from outcomes: group relative policy optimisation.
+    Grpo(RunArguments),
+    /// Reinforcement learning of both agents from outcomes: proximal policy optimisation, with a critic.
+    Ppo(RunArguments),
     /// A bundle for the browser out of a run.
     Export(ExportArguments),
 }
@@ -59,8 +64,8 @@ struct ExportArguments {
 /// A run folder is the configuration's output_dir: checkpoints, metrics.jsonl, and in the end
 /// the model. Ctrl-C writes a checkpoint and stops.
 #[derive(Debug, Args)]
-struct SftArguments {
-    /// The configuration, such as configs/nano.toml.
+struct RunArguments {
+    /// The configuration, such as configs/nano.toml or configs/grpo.toml.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 
@@ -76,20 +81,22 @@ struct SftArguments {
 pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     match &arguments.method {
         Method::Sft(arguments) => sft(arguments, output),
+        Method::Grpo(arguments) => reinforce(rl::Method::Grpo, arguments, output),
+        Method::Ppo(arguments) => reinforce(rl::Method::Ppo, arguments, output),
         Method::Export(arguments) => bundle(arguments, output),
     }
 }
 
-fn read_config(path: &Path) -> Result<SftConfig> {
+fn read_config<C: RunConfig>(path: &Path) -> Result<C> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Error::new(ErrorCode::NotReachable, format!("{} could not be read", path.display()))
             .with_source(error)
     })?;
-    SftConfig::parse(&text)
+    C::parse(&text)
 }
 
 fn bundle(arguments: &ExportArguments, output: &mut Output) -> Result<()> {
-    let config = read_config(&arguments.config)?;
+    let config: SftConfig = read_config(&arguments.config)?;
     let model = arguments.model.clone().unwrap_or_else(|| config.output_dir.join("model"));
     let precision = (arguments.quantize.into(), arguments.embedding.map(Quantization::from));
     let bytes = export(&config, &arguments.name, precision, &model, &arguments.out)?;
@@ -98,11 +105,8 @@ fn bundle(arguments: &ExportArguments, output: &mut Output) -> Result<()> {
     })
 }
 
-fn sft(arguments: &SftArguments, output: &mut Output) -> Result<()> {
-    let mut config = read_config(&arguments.config)?;
-    if let Some(folder) = &arguments.output_dir {
-        config.output_dir.clone_from(folder);
-    }
+/// Progress goes to standard error; Ctrl-C stops the run at its next step.
+fn listen() -> Result<Cancel> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     // Another subscriber may be there already; then it gets the lines.
     let _ = tracing_subscriber::fmt()
@@ -114,7 +118,21 @@ fn sft(arguments: &SftArguments, output: &mut Output) -> Result<()> {
     let handle = stop.clone();
     ctrlc::set_handler(move || handle.cancel())
         .map_err(|error| Error::internal("Ctrl-C cannot be listened to").with_source(error))?;
-    let outcome = train(&config, arguments.resume, &stop)?;
+    Ok(stop)
+}
+
+/// Where the outcome of a run is.
+fn told(finished: bool, path: &Path, step: u64) -> String {
+    let what = if finished { "the trained model" } else { "a checkpoint to resume from" };
+    format!("{what} is in {} (step {step})", path.display())
+}
+
+fn sft(arguments: &RunArguments, output: &mut Output) -> Result<()> {
+    let mut config: SftConfig = read_config(&arguments.config)?;
+    if let Some(folder) = &arguments.output_dir {
+        config.output_dir.clone_from(folder);
+    }
+    let outcome = train(&config, arguments.resume, &listen()?)?;
     let (eval_loss, eval_exact_match) = outcome.eval.unzip();
     let value = json!({
         "step": outcome.step,
@@ -123,8 +141,20 @@ fn sft(arguments: &SftArguments, output: &mut Output) -> Result<()> {
         "eval_loss": eval_loss,
         "eval_exact_match": eval_exact_match,
     });
-    output.result(&value, || {
-        let what = if outcome.finished { "the trained model" } else { "a checkpoint to resume from" };
-        format!("{what} is in {} (step {})", outcome.path.display(), outcome.step)
-    })
+    output.result(&value, || told(outcome.finished, &outcome.path, outcome.step))
+}
+
+fn reinforce(method: rl::Method, arguments: &RunArguments, output: &mut Output) -> Result<()> {
+    let mut config: RlConfig = read_config(&arguments.config)?;
+    if let Some(folder) = &arguments.output_dir {
+        config.output_dir.clone_from(folder);
+    }
+    let outcome = rl::run(method, &config, arguments.resume, &listen()?)?;
+    let value = json!({
+        "step": outcome.step,
+        "finished": outcome.finished,
+        "path": outcome.path,
+        "eval": outcome.eval,
+    });
+    output.result(&value, || told(outcome.finished, &outcome.path, outcome.step))
 }

@@ -1,7 +1,7 @@
 //! A conversation with its questions, whatever benchmark it comes from.
 
 use super::locomo::Sample;
-use crate::bank::Timestamp;
+use crate::bank::{Role, Timestamp, Turn};
 
 /// The category of questions that the conversation does not answer, where a benchmark has no number
 /// for them.
@@ -33,6 +33,20 @@ pub struct Said {
     pub text: String,
     /// When.
     pub at: Timestamp,
+}
+
+/// A turn as its speaker's bank reads it, behind up to `most` turns of the same sitting: the mirrored roles of
+/// Memory-R1's harness.
+pub fn heard(turns: &[Said], place: usize, most: usize) -> (Vec<Turn>, Turn) {
+    let own = &turns[place];
+    let turn = |said: &Said| Turn {
+        role: if said.speaker == own.speaker { Role::User } else { Role::Assistant },
+        speaker: said.speaker.clone(),
+        content: said.text.clone(),
+        timestamp: said.at,
+    };
+    let before = &turns[place.saturating_sub(most)..place];
+    (before.iter().filter(|said| said.session == own.session).map(turn).collect(), turn(own))
 }
 
 /// One question.

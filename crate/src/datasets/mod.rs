@@ -10,4 +10,4 @@ mod place;
 mod records;
 pub mod synthetic;
 
-pub use dialogue::{ABSTENTION, Asked, Dialogue, Said};
+pub use dialogue::{ABSTENTION, Asked, Dialogue, Said, heard};

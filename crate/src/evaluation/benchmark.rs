@@ -25,8 +25,8 @@ use crate::agents::dates::format_day;
 use crate::agents::{
     AddOptions, AnswerOptions, CONTEXT_TURNS, MemoryAgent, Models, Remembered, is_same_statement,
 };
-use crate::bank::{Journal, OperationKind, Role, Scope, Timestamp, Turn, seeded_journal_id};
-use crate::datasets::{Asked, Dialogue, Said};
+use crate::bank::{Journal, OperationKind, Scope, Timestamp, seeded_journal_id};
+use crate::datasets::{Asked, Dialogue, Said, heard};
 use crate::error::{Error, Result};
 use crate::generation::{Cancel, PromptFamily, Sampling};
 use crate::store::{InMemoryStore, Store};
@@ -317,16 +317,6 @@ impl Shared<'_, '_> {
     }
 }
 
-/// A turn as the bank of `speaker` reads it: the mirrored roles of Memory-R1's harness.
-fn heard(said: &Said, speaker: &str) -> Turn {
-    Turn {
-        role: if said.speaker == speaker { Role::User } else { Role::Assistant },
-        speaker: said.speaker.clone(),
-        content: said.text.clone(),
-        timestamp: said.at,
-    }
-}
-
 /// The banks of a conversation, one for each speaker who has one.
 struct Banks {
     agent: MemoryAgent,
@@ -383,20 +373,19 @@ impl Banks {
             return Ok(());
         }
         let start = Instant::now();
-        let before = &turns[place.saturating_sub(CONTEXT_TURNS)..place];
-        let context = before.iter().filter(|turn| turn.session == own.session);
+        let (context, turn) = heard(turns, place, CONTEXT_TURNS);
         self.now.set(own.at);
         let options = AddOptions {
             infer: system != System::Rag,
             manage: system != System::AddOnly,
             bank_speaker: Some(own.speaker.clone()),
-            context: context.map(|turn| heard(turn, &own.speaker)).collect(),
+            context,
             sampling: Self::sampling(run, place),
             cancel: run.cancel.clone(),
             ..AddOptions::default()
         };
         let results =
-            self.agent.add(&[heard(own, &own.speaker)], &self.scope(&own.speaker), &options).await?;
+            self.agent.add(&[turn], &self.scope(&own.speaker), &options).await?;
         let state = &mut self.state;
         state.turns = place + 1;
         state.facts += results.len();

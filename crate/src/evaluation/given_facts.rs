@@ -9,16 +9,24 @@ use crate::datasets::synthetic::OpsCase;
 use crate::error::Result;
 use crate::generation::{Cancel, FinishReason, Generation, LanguageModel, ModelInfo, Request, facts_json};
 
-struct GivenFacts {
+/// A model that takes the same facts out of whatever it reads.
+pub struct GivenFacts {
     info: ModelInfo,
     text: String,
+}
+
+impl GivenFacts {
+    /// In the place of a model that says this of itself.
+    pub fn new<S: AsRef<str>>(info: &ModelInfo, facts: &[S]) -> Self {
+        Self { info: info.clone(), text: facts_json(facts) }
+    }
 }
 
 /// The same models, with the fact that the case states in the extractor's place; no fact where it
 /// states none.
 pub fn with_given_facts(models: &Models, case: &OpsCase) -> Models {
     let facts: Vec<&str> = case.fact.as_deref().into_iter().collect();
-    let extractor = GivenFacts { info: models.extractor.info().clone(), text: facts_json(&facts) };
+    let extractor = GivenFacts::new(models.extractor.info(), &facts);
     Models { extractor: Rc::new(extractor), ..models.clone() }
 }
 

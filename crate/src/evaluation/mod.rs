@@ -22,7 +22,7 @@ pub use benchmark::{
     BankState, BenchmarkProgress, BenchmarkRun, BenchmarkSettings, Growth, QuestionOutcome, Shown, System,
 };
 pub use compare::{Changed, Compared, Comparison, Difference, McNemar, compare};
-pub use given_facts::with_given_facts;
+pub use given_facts::{GivenFacts, with_given_facts};
 
 pub use judge::Judge;
 pub use locomo_scorer::locomo_f1;

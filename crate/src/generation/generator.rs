@@ -16,7 +16,7 @@ use futures::future::LocalBoxFuture;
 use self::writing::{Next, Writing};
 use super::constraint::Constraint;
 use super::free_text::FreeText;
-use super::sampler::choose;
+use super::sampler::{Choice, choose};
 use super::{
     Bitset, Cancel, ChatMessage, ChatTemplate, Generation, Grammar, LanguageModel, Lexicon, ModelInfo,
     PromptFamily, Request, Tokenizer,
@@ -63,9 +63,8 @@ impl<B: Kernels> LocalModel<B> {
         let template = ChatTemplate::new(file("tokenizer_config.json"), jinja)?;
         let info = info(manifest.as_ref(), checkpoint::fingerprint(files), &decoder)?;
         let lexicon = file(checkpoint::LEXICON).map(|text| Lexicon::parse(&String::from_utf8_lossy(text)));
-        let lexicon = lexicon.filter(|lexicon| *lexicon != Lexicon::default());
         let model = Self::new(decoder, Arc::new(tokenizer), template, info, manifest, turn)?;
-        Ok(Self { lexicon, ..model })
+        Ok(model.with_lexicon(lexicon))
     }
 
     /// Puts a model together from its parts.
@@ -86,6 +85,12 @@ impl<B: Kernels> LocalModel<B> {
             ));
         }
         Ok(Self { decoder, tokenizer, template, info, manifest, lexicon: None, turn })
+    }
+
+    /// The same model, whose strings under a grammar hold the words of the prompt and of this lexicon only.
+    #[must_use]
+    pub fn with_lexicon(self, lexicon: Option<Lexicon>) -> Self {
+        Self { lexicon: lexicon.filter(|lexicon| *lexicon != Lexicon::default()), ..self }
     }
 
     /// What the bundle says of itself; none of a folder without a manifest.
@@ -243,6 +248,13 @@ impl<B: Kernels> LocalModel<B> {
         cancel: &Cancel,
     ) -> Result<(Vec<u32>, KvCache<B>, Writing<'a>)> {
         cancel.check()?;
+        let (prompt, room, writing) = self.writing(request)?;
+        let cache = KvCache::new(self.decoder.config(), 1, prompt.len() + room, &self.decoder.device());
+        Ok((prompt, cache, writing))
+    }
+
+    /// The prompt's tokens, how many may follow, and a completion of which nothing is written.
+    fn writing<'a>(&self, request: &'a Request) -> Result<(Vec<u32>, usize, Writing<'a>)> {
         request.sampling.check()?;
         if request.grammar.is_some() && !request.stop.is_empty() {
             return Err(Error::invalid("stop strings end free text; a grammar knows its own end"));
@@ -252,8 +264,26 @@ impl<B: Kernels> LocalModel<B> {
             Some(grammar) => Writing::constrained(self.constraint(request, grammar, (prompt.len(), room))?),
             None => Writing::free(FreeText::new(&request.stop)?, self.known(), room),
         };
-        let cache = KvCache::new(self.decoder.config(), 1, prompt.len() + room, &self.decoder.device());
-        Ok((prompt, cache, writing))
+        Ok((prompt, room, writing))
+    }
+
+    /// What each token of a completion was chosen from, as writing it again finds: the places of the tokens that
+    /// were not forced, and the sets that were allowed there, all tokens where there is none. A completion that
+    /// this model cannot have written for the request is an error.
+    pub fn replay(&self, request: &Request, ids: &[u32]) -> Result<Vec<(usize, Option<Arc<Bitset>>)>> {
+        let (_, _, mut writing) = self.writing(request)?;
+        let foreign = || Error::invalid("these tokens are no completion of the request");
+        let (mut places, mut unread) = (Vec::new(), Vec::new());
+        while let Next::Choose(allowed) = writing.next(&mut unread)? {
+            let place = writing.len();
+            let id = *ids.get(place).ok_or_else(foreign)?;
+            if allowed.as_ref().is_some_and(|allowed| !allowed.contains(id)) {
+                return Err(foreign());
+            }
+            places.push((place, allowed));
+            writing.accept(Choice { id, logprob: 0.0 }, &self.tokenizer)?;
+        }
+        if writing.ids() == ids { Ok(places) } else { Err(foreign()) }
     }
 
     /// The tokens that there are, where the logits are wider than the vocabulary.

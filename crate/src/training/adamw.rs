@@ -50,6 +50,21 @@ impl AdamW {
         }
     }
 
+    /// Moves parameters that belong to no layout, and do not decay, for the `number`-th time.
+    pub fn flat(
+        &self,
+        parameters: &mut [f32],
+        gradient: &[f32],
+        moments: &mut super::optimizer::Moments,
+        number: u64,
+        (learning_rate, scale): (f32, f32),
+    ) {
+        let correction = |beta: f32| (1.0 - f64::from(beta).powi(number as i32)) as f32;
+        let rate = learning_rate / correction(self.beta1);
+        let stretch = (parameters, gradient, &mut moments.mean[..], &mut moments.square[..]);
+        self.stretch(stretch, scale, 1.0, rate, correction(self.beta2));
+    }
+
     fn stretch(
         &self,
         (parameters, gradient, mean, square): Stretch<'_>,

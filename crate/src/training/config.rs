@@ -1,6 +1,6 @@
 //! The options of a training run: a TOML file whose names are TRL's where TRL has the option.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +8,7 @@ use super::adamw::AdamW;
 use super::examples::Task;
 use super::muon::Muon;
 use super::optimizer::{Optim, Optimizer};
+use super::run_folder::RunConfig;
 use crate::error::{Error, Result};
 use crate::nn::{DecoderConfig, Family};
 
@@ -22,6 +23,23 @@ pub enum Schedule {
     Linear,
     /// It stays.
     ConstantWithWarmup,
+}
+
+impl Schedule {
+    /// The share of the highest learning rate at the `step`-th of `steps`, from 1.
+    pub fn at(self, step: u64, steps: u64, warmup_ratio: f64) -> f64 {
+        let warmup = (steps as f64 * warmup_ratio).ceil();
+        let step = step as f64;
+        if step <= warmup {
+            return step / warmup;
+        }
+        let done = ((step - warmup) / (steps as f64 - warmup + 1.0)).min(1.0);
+        match self {
+            Self::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+            Self::Linear => 1.0 - done,
+            Self::ConstantWithWarmup => 1.0,
+        }
+    }
 }
 
 /// How much the tokens of each kind count in the loss. Forced tokens never count.
@@ -350,18 +368,7 @@ impl SftConfig {
 
     /// The learning rate of the `step`-th step, from 1.
     pub fn learning_rate_at(&self, step: u64) -> f64 {
-        let warmup = (self.max_steps as f64 * self.warmup_ratio).ceil();
-        let step = step as f64;
-        if step <= warmup {
-            return self.learning_rate * step / warmup;
-        }
-        let done = ((step - warmup) / (self.max_steps as f64 - warmup + 1.0)).min(1.0);
-        self.learning_rate
-            * match self.lr_scheduler_type {
-                Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
-                Schedule::Linear => 1.0 - done,
-                Schedule::ConstantWithWarmup => 1.0,
-            }
+        self.learning_rate * self.lr_scheduler_type.at(step, self.max_steps, self.warmup_ratio)
     }
 
     pub(super) fn optimizer(&self) -> Optimizer {
@@ -387,10 +394,18 @@ impl SftConfig {
             },
         }
     }
+}
 
-    /// What a run may not change when it resumes: everything but where it is, how long it may
-    /// take and how often it reports.
-    pub(super) fn identity(&self) -> Self {
+impl RunConfig for SftConfig {
+    fn parse(text: &str) -> Result<Self> {
+        SftConfig::parse(text)
+    }
+
+    fn output_dir(&self) -> &Path {
+        &self.output_dir
+    }
+
+    fn identity(&self) -> Self {
         Self {
             output_dir: PathBuf::new(),
             fact_threshold: 0.0,

@@ -22,7 +22,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::bpe::TokenizerFiles;
-use super::config::SftConfig;
 use super::network::Layout;
 use super::optimizer::Moments;
 use crate::checkpoint::{Files, LEXICON, WORD_VECTORS};
@@ -53,6 +52,19 @@ struct Counters {
 
 const STATE_FORMAT: u32 = 1;
 
+/// What a run is asked for.
+pub trait RunConfig: Serialize + PartialEq + Sized {
+    /// Reads it; an unknown or senseless option is an error that names it.
+    fn parse(text: &str) -> Result<Self>;
+
+    /// Where the run is.
+    fn output_dir(&self) -> &Path;
+
+    /// What a run may not change when it resumes: everything but where it is, how long it may
+    /// take and how often it reports.
+    fn identity(&self) -> Self;
+}
+
 /// The folder of a run.
 #[derive(Clone, Debug)]
 pub struct RunFolder {
@@ -61,8 +73,8 @@ pub struct RunFolder {
 
 impl RunFolder {
     /// A new run; a folder that holds one already is an error.
-    pub fn create(config: &SftConfig) -> Result<Self> {
-        let path = config.output_dir.clone();
+    pub fn create(config: &impl RunConfig) -> Result<Self> {
+        let path = config.output_dir().to_owned();
         if path.join("config.toml").exists() {
             return Err(Error::invalid(format!(
                 "{} holds a run already: pass --resume to go on with it, or choose another output_dir",
@@ -78,9 +90,9 @@ impl RunFolder {
     }
 
     /// A run that is there; one that was started with other options is an error.
-    pub fn open(config: &SftConfig) -> Result<Self> {
-        let folder = Self { path: config.output_dir.clone() };
-        let started = SftConfig::parse(&read_text(&folder.path.join("config.toml"))?)?;
+    pub fn open<C: RunConfig>(config: &C) -> Result<Self> {
+        let folder = Self { path: config.output_dir().to_owned() };
+        let started = C::parse(&read_text(&folder.path.join("config.toml"))?)?;
         if started.identity() != config.identity() {
             return Err(Error::invalid(format!(
                 "{} was started with other options: see its config.toml",
@@ -95,12 +107,14 @@ impl RunFolder {
         &self.path
     }
 
-    /// Writes a checkpoint, then drops the oldest beyond `keep`.
+    /// Writes a checkpoint, and beside the rest of it one more file of named numbers, where there are any; then
+    /// drops the oldest beyond `keep`.
     pub fn save(
         &self,
         layout: &Layout,
         tokenizer: &TokenizerFiles,
         state: &TrainerState,
+        (more, values): (&str, &[(&str, &[f32])]),
         keep: usize,
     ) -> Result<PathBuf> {
         let path = self.path.join(format!("checkpoint-{}", state.step));
@@ -109,6 +123,10 @@ impl RunFolder {
             let moments = [("mean", &state.moments.mean), ("square", &state.moments.square)];
             let views = moments.map(|(name, values)| (name.to_owned(), vec![values.len()], &values[..]));
             write(&partial.join("optimizer.safetensors"), &tensors(views)?)?;
+            if !values.is_empty() {
+                let views = values.iter().map(|(name, own)| ((*name).to_owned(), vec![own.len()], *own));
+                write(&partial.join(format!("{more}.safetensors")), &tensors(views)?)?;
+            }
             let (step, tokens, seconds) = (state.step, state.tokens, state.seconds);
             let counters = Counters { format: STATE_FORMAT, step, tokens, seconds };
             write(&partial.join("trainer_state.json"), json(&counters)?.as_bytes())
@@ -120,14 +138,15 @@ impl RunFolder {
         Ok(path)
     }
 
-    /// Writes the trained model as a plain Hugging Face folder.
+    /// Writes a model as a plain Hugging Face folder of this name.
     pub fn save_model(
         &self,
+        name: &str,
         layout: &Layout,
         tokenizer: &TokenizerFiles,
         parameters: &[f32],
     ) -> Result<PathBuf> {
-        let path = self.path.join("model");
+        let path = self.path.join(name);
         replace_folder(&path, |partial| write_model(partial, layout, tokenizer, parameters))?;
         Ok(path)
     }
@@ -158,6 +177,13 @@ impl RunFolder {
         Ok(Some((state, TokenizerFiles::load(&path)?)))
     }
 
+    /// The numbers that [`Self::save`] wrote beside the latest checkpoint; nothing where there are none.
+    pub fn load_more(&self, more: &str) -> Result<HashMap<String, Vec<f32>>> {
+        let Some((_, path)) = self.checkpoints()?.pop() else { return Ok(HashMap::new()) };
+        let path = path.join(format!("{more}.safetensors"));
+        if path.exists() { read_tensors(&path) } else { Ok(HashMap::new()) }
+    }
+
     /// The whole checkpoints, oldest first.
     pub fn checkpoints(&self) -> Result<Vec<(u64, PathBuf)>> {
         let entries = fs::read_dir(&self.path).map_err(|error| io(&self.path, "read", error))?;
@@ -185,7 +211,7 @@ impl RunFolder {
 
     /// Takes the lines of later steps out of the logs: they will be written again.
     pub fn rewind_logs(&self, step: u64) -> Result<()> {
-        for name in ["metrics.jsonl", "samples.jsonl"] {
+        for name in ["metrics.jsonl", "samples.jsonl", "timings.jsonl"] {
             let path = self.path.join(name);
             if !path.exists() {
                 continue;
@@ -343,7 +369,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     written.map_err(|error| io(path, "written", error))
 }
 
-fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let partial = path.with_extension("partial");
     write(&partial, bytes)?;
     fs::rename(&partial, path).map_err(|error| io(path, "renamed", error))

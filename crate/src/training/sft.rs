@@ -278,6 +278,7 @@ impl Run<'_> {
         let path = if finished {
             bar.finish();
             self.folder.save_model(
+                "model",
                 self.trainer.layout(),
                 &self.tokenizer.files,
                 &self.trainer.state().parameters,
@@ -293,7 +294,7 @@ impl Run<'_> {
 
     fn save(&self) -> Result<PathBuf> {
         let keep = self.config.save_total_limit;
-        self.folder.save(self.trainer.layout(), &self.tokenizer.files, self.trainer.state(), keep)
+        self.folder.save(self.trainer.layout(), &self.tokenizer.files, self.trainer.state(), ("", &[]), keep)
     }
 
     fn report(&self, bar: &ProgressBar, window: &Window) -> Result<()> {
@@ -394,4 +395,4 @@ fn eval_line(step: u64, tally: &Tally) -> Value {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

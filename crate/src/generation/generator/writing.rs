@@ -118,6 +118,11 @@ impl<'a> Writing<'a> {
         }
     }
 
+    /// The tokens.
+    pub(super) fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
     /// How many tokens there are.
     pub(super) fn len(&self) -> usize {
         self.ids.len()

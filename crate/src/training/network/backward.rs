@@ -1,7 +1,7 @@
 //! From the targets' coefficients back to the gradient of every parameter.
 
 use super::dropout::Part;
-use super::forward::{Activations, Batch, Tree, Workspace, room, sum_rows};
+use super::forward::{Activations, Batch, Tree, Workspace, entropy, room, sum_rows};
 use super::layout::{Block, Layout, Parts};
 use super::math::{Into, View, dot, matmul, rms_norm_backward, swiglu_backward, wide};
 
@@ -42,10 +42,30 @@ impl Workspace {
         coefficients: &[f32],
         gradient: &mut [f32],
     ) {
+        self.backward_policy(layout, parameters, batch, coefficients, &[], gradient);
+    }
+
+    /// The same of a batch with [`super::Choices`], with the gradient of `sum over targets of bonus *
+    /// -entropy` added; without bonuses that is nothing.
+    pub fn backward_policy(
+        &mut self,
+        layout: &Layout,
+        parameters: &[f32],
+        batch: &Batch,
+        coefficients: &[f32],
+        bonuses: &[f32],
+        gradient: &mut [f32],
+    ) {
         assert_eq!(coefficients.len(), batch.targets.len(), "a coefficient for each target");
+        self.logit_slopes(layout, batch, coefficients, bonuses);
+        self.head_backward(layout, parameters, batch, gradient);
+        self.blocks_backward(layout, parameters, batch, gradient);
+    }
+
+    /// From the gradients of the picked rows to those of everything below.
+    pub(super) fn blocks_backward(&mut self, layout: &Layout, parameters: &[f32], batch: &Batch, gradient: &mut [f32]) {
         let n = batch.tokens.len();
         let hidden = layout.config.hidden_size;
-        self.head_backward(layout, parameters, batch, coefficients, gradient);
         let mut dx = std::mem::take(&mut self.dx);
         let dx_rows = room(&mut dx, n * hidden);
         dx_rows.fill(0.0);
@@ -82,29 +102,38 @@ impl Workspace {
         self.dx = dx;
     }
 
-    fn head_backward(
-        &mut self,
-        layout: &Layout,
-        parameters: &[f32],
-        batch: &Batch,
-        coefficients: &[f32],
-        gradient: &mut [f32],
-    ) {
-        let (hidden, vocab) = (layout.config.hidden_size, layout.config.vocab_size);
-        let count = batch.targets.len();
+    /// Turns the probabilities into the gradients of the logits.
+    fn logit_slopes(&mut self, layout: &Layout, batch: &Batch, coefficients: &[f32], bonuses: &[f32]) {
+        let vocab = layout.config.vocab_size;
+        let temperature = batch.choices.as_ref().map_or(1.0, |choices| choices.temperature);
         let dlogits = &mut self.logits;
         wide(
             #[inline(always)]
             || {
-                let rows = dlogits.chunks_exact_mut(vocab).zip(&batch.targets).zip(coefficients);
-                for ((row, target), &coefficient) in rows {
-                    for value in row.iter_mut() {
-                        *value *= coefficient;
+                let bonuses = bonuses.iter().copied().chain(std::iter::repeat(0.0));
+                let rows = dlogits.chunks_exact_mut(vocab).zip(&batch.targets).zip(coefficients).zip(bonuses);
+                for (((row, target), &coefficient), bonus) in rows {
+                    let coefficient = coefficient / temperature;
+                    if bonus == 0.0 {
+                        for value in row.iter_mut() {
+                            *value *= coefficient;
+                        }
+                    } else {
+                        let (own, bonus) = (entropy(row), bonus / temperature);
+                        for value in row.iter_mut().filter(|value| **value > 0.0) {
+                            *value *= coefficient + bonus * (value.ln() + own);
+                        }
                     }
                     row[target.token as usize] -= coefficient;
                 }
             },
         );
+    }
+
+    fn head_backward(&mut self, layout: &Layout, parameters: &[f32], batch: &Batch, gradient: &mut [f32]) {
+        let (hidden, vocab) = (layout.config.hidden_size, layout.config.vocab_size);
+        let count = batch.targets.len();
+        let dlogits = &mut self.logits;
         if let Parts::Bert(parts) = &layout.parts {
             sum_rows(&mut gradient[parts.head_bias..][..vocab], dlogits);
         }
@@ -115,6 +144,12 @@ impl Workspace {
         let dnormed = room(&mut self.dnormed, count * hidden);
         let embedding = View::new(&parameters[table], vocab, hidden);
         matmul(dnormed, hidden, Into::Replace, 1.0, dlogits, embedding);
+        self.pick_backward(layout, parameters, count, gradient);
+    }
+
+    /// From the gradients of the normed rows to those of the picked ones.
+    pub(super) fn pick_backward(&mut self, layout: &Layout, parameters: &[f32], count: usize, gradient: &mut [f32]) {
+        let hidden = layout.config.hidden_size;
         if let Parts::Bert(parts) = &layout.parts {
             self.bert_head_backward(layout, parts, parameters, count, gradient);
             return;

@@ -1,11 +1,13 @@
 //! From tokens to losses.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::dropout::{Dropout, Part};
 use super::layout::{Block, Layout, Parts};
 use super::math::{Into, View, add_rows, argmax, matmul, rms_norm, rotate, softmax, swiglu, wide};
 use crate::error::{Error, Result};
+use crate::generation::Bitset;
 
 /// A token that the network should have predicted.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,6 +66,15 @@ impl Tree {
     }
 }
 
+/// What a policy chose its tokens from. Without it all tokens compete, at temperature 1.
+#[derive(Clone, Debug)]
+pub struct Choices {
+    /// For each target the tokens that were allowed, all where there is no set.
+    pub allowed: Vec<Option<Arc<Bitset>>>,
+    /// What the logits are divided by, above 0.
+    pub temperature: f32,
+}
+
 /// Sequences one behind the other.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
@@ -75,6 +86,8 @@ pub struct Batch {
     pub targets: Vec<Target>,
     /// What is dropped; nothing outside of training.
     pub dropout: Option<Dropout>,
+    /// What the targets were chosen from.
+    pub choices: Option<Choices>,
 }
 
 impl Batch {
@@ -97,6 +110,7 @@ impl Batch {
         self.trees.clear();
         self.targets.clear();
         self.dropout = None;
+        self.choices = None;
     }
 
     /// Drops of an activation of a layer, or of its gradient, where anything is dropped.
@@ -119,7 +133,13 @@ impl Batch {
                     && prompts.iter().zip(&tree.branches).all(|(prompt, length)| prompt <= length)
             })
         });
-        if whole && fits && targets && prompts && self.tokens.iter().all(|&token| known(token)) {
+        let choices = self.choices.as_ref().is_none_or(|choices| {
+            let sets = choices.allowed.iter().zip(&self.targets);
+            choices.allowed.len() == self.targets.len()
+                && choices.temperature > 0.0
+                && sets.into_iter().all(|(set, target)| set.as_ref().is_none_or(|set| set.contains(target.token)))
+        });
+        if whole && fits && targets && prompts && choices && self.tokens.iter().all(|&token| known(token)) {
             Ok(())
         } else {
             Err(Error::invalid("a batch has a token, a target or a length that the model has no room for"))
@@ -134,6 +154,8 @@ pub struct Losses {
     pub logprobs: Vec<f32>,
     /// The most probable token in each target's place.
     pub predicted: Vec<u32>,
+    /// The entropy of each choice in nats; of a batch with [`Choices`] only.
+    pub entropies: Vec<f32>,
 }
 
 /// The activations of one block that its backward pass needs.
@@ -230,6 +252,12 @@ impl Workspace {
 
     /// Computes the log-probability of every target and keeps what the backward pass needs.
     pub fn forward(&mut self, layout: &Layout, parameters: &[f32], batch: &Batch) -> Result<Losses> {
+        self.run_blocks(layout, parameters, batch)?;
+        Ok(self.head(layout, parameters, batch))
+    }
+
+    /// The states of all rows behind the last block.
+    pub(super) fn run_blocks(&mut self, layout: &Layout, parameters: &[f32], batch: &Batch) -> Result<()> {
         batch.check(layout)?;
         self.prepare(layout);
         let config = &layout.config;
@@ -263,7 +291,7 @@ impl Workspace {
             self.blocks[i] = block;
         }
         self.last = x;
-        Ok(self.head(layout, parameters, batch))
+        Ok(())
     }
 
     fn block(
@@ -315,27 +343,34 @@ impl Workspace {
         matmul(out, hidden, Into::Add, 1.0, gated, weight(at.down, hidden, inner).t());
     }
 
-    /// The head, at the rows that predict a target only.
-    fn head(&mut self, layout: &Layout, parameters: &[f32], batch: &Batch) -> Losses {
+    /// The normed states of the rows that predict a target; the bias of the head, where it has one.
+    pub(super) fn pick<'p>(&mut self, layout: &Layout, parameters: &'p [f32], batch: &Batch) -> Option<&'p [f32]> {
         let (hidden, vocab) = (layout.config.hidden_size, layout.config.vocab_size);
         let count = batch.targets.len();
         let picked = room(&mut self.picked, count * hidden);
         for (row, target) in picked.chunks_exact_mut(hidden).zip(&batch.targets) {
             row.copy_from_slice(&self.last[target.row * hidden..][..hidden]);
         }
-        let mut bias = None;
         match &layout.parts {
             Parts::Qwen2 { .. } => {
                 let gain = &parameters[layout.final_norm()];
                 let (normed, inverse) =
                     (room(&mut self.normed, count * hidden), room(&mut self.inverse, count));
                 rms_norm(normed, inverse, &self.picked, gain, layout.config.rms_norm_eps as f32);
+                None
             }
             Parts::Bert(parts) => {
                 self.bert_head(layout, parts, parameters, count);
-                bias = Some(&parameters[parts.head_bias..][..vocab]);
+                Some(&parameters[parts.head_bias..][..vocab])
             }
         }
+    }
+
+    /// The head, at the rows that predict a target only.
+    fn head(&mut self, layout: &Layout, parameters: &[f32], batch: &Batch) -> Losses {
+        let (hidden, vocab) = (layout.config.hidden_size, layout.config.vocab_size);
+        let count = batch.targets.len();
+        let bias = self.pick(layout, parameters, batch);
         let logits = room(&mut self.logits, count * vocab);
         if let Some(bias) = bias {
             logits.chunks_exact_mut(vocab).for_each(|row| row.copy_from_slice(bias));
@@ -347,15 +382,40 @@ impl Workspace {
         wide(
             #[inline(always)]
             || {
-                for (row, target) in logits.chunks_exact_mut(vocab).zip(&batch.targets) {
+                let Some(choices) = &batch.choices else {
+                    for (row, target) in logits.chunks_exact_mut(vocab).zip(&batch.targets) {
+                        let own = row[target.token as usize];
+                        losses.predicted.push(argmax(row) as u32);
+                        losses.logprobs.push(own - softmax(row));
+                    }
+                    return;
+                };
+                let rows = logits.chunks_exact_mut(vocab).zip(&batch.targets).zip(&choices.allowed);
+                for ((row, target), allowed) in rows {
+                    let forbid = |row: &mut [f32], value: f32| {
+                        if let Some(allowed) = allowed {
+                            let forbidden = |id: usize| !allowed.contains(id as u32);
+                            let all = row.iter_mut().enumerate();
+                            all.filter(|(id, _)| forbidden(*id)).for_each(|(_, own)| *own = value);
+                        }
+                    };
+                    row.iter_mut().for_each(|value| *value /= choices.temperature);
+                    forbid(row, f32::MIN);
                     let own = row[target.token as usize];
                     losses.predicted.push(argmax(row) as u32);
                     losses.logprobs.push(own - softmax(row));
+                    forbid(row, 0.0);
+                    losses.entropies.push(entropy(row));
                 }
             },
         );
         losses
     }
+}
+
+/// The entropy of a row of probabilities, in nats.
+pub(super) fn entropy(row: &[f32]) -> f32 {
+    -row.iter().filter(|p| **p > 0.0).map(|p| f64::from(*p) * f64::from(*p).ln()).sum::<f64>() as f32
 }
 
 /// Attention within each branch and its stem, head by head; keeps the probabilities.

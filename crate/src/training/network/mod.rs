@@ -12,15 +12,19 @@ mod dropout;
 mod forward;
 mod layout;
 mod math;
+mod values;
 
 pub use dropout::Dropout;
-pub use forward::{Batch, Losses, Target, Tree, Workspace};
+pub use forward::{Batch, Choices, Losses, Target, Tree, Workspace};
 pub use layout::{Layout, NamedTensor};
 pub(super) use math::{Into, View, matmul};
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::generation::Bitset;
     use crate::nn::{Decoder, DecoderConfig, Family};
     use crate::random::Random;
 
@@ -112,12 +116,22 @@ mod tests {
             workspace.forward(layout, &parameters, &batch).unwrap();
             workspace.backward(layout, &parameters, &batch, &weights, &mut gradient);
         }
+        check_slopes(layout, &parameters, &gradient, &mut random, |moved| loss(layout, moved, &batch));
+    }
+
+    fn check_slopes(
+        layout: &Layout,
+        parameters: &[f32],
+        gradient: &[f32],
+        random: &mut Random,
+        loss: impl Fn(&[f32]) -> f64,
+    ) {
         for tensor in &layout.tensors {
             let direction: Vec<f32> = (0..tensor.len()).map(|_| random.normal() as f32).collect();
             let along = |step: f32| {
-                let mut moved = parameters.clone();
+                let mut moved = parameters.to_vec();
                 moved[tensor.range()].iter_mut().zip(&direction).for_each(|(p, d)| *p += step * d);
-                loss(layout, &moved, &batch)
+                loss(&moved)
             };
             let step = 2e-3;
             let slope = (along(step) - along(-step)) / (2.0 * f64::from(step));
@@ -129,6 +143,97 @@ mod tests {
             let scale = gradient[tensor.range()].iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
             assert!((slope - product).abs() < 0.01 * scale + 1e-3, "{}: {slope} {product}", tensor.name);
         }
+    }
+
+    /// Some tokens forbidden, some targets without a set.
+    fn choices(random: &mut Random, batch: &Batch) -> Choices {
+        let allowed = batch.targets.iter().map(|target| {
+            random.chance(0.7).then(|| {
+                let mut set = Bitset::new(23);
+                (0..23).filter(|_| random.chance(0.5)).for_each(|id| set.insert(id));
+                set.insert(target.token);
+                Arc::new(set)
+            })
+        });
+        Choices { allowed: allowed.collect(), temperature: 0.7 }
+    }
+
+    /// A policy's log-probabilities are those of the softmax over what was allowed, and its gradient, an entropy
+    /// bonus included, is the slope of its loss.
+    #[test]
+    fn a_policy_chooses_among_what_is_allowed() {
+        let layout = tiny();
+        let mut random = Random::new(15, &[]);
+        let mut parameters = layout.initialize(1);
+        for p in &mut parameters {
+            *p += (random.normal() * 0.3) as f32;
+        }
+        let free = batch(&mut random);
+        let all = |parameters: &[f32], row: usize| {
+            let targets = (0..23).map(|token| Target { row, token, weight: 1.0 });
+            let batch = Batch { targets: targets.collect(), ..free.clone() };
+            Workspace::default().forward(&layout, parameters, &batch).unwrap().logprobs
+        };
+        let own = Batch { choices: Some(choices(&mut random, &free)), ..free.clone() };
+        let sets = &own.choices.as_ref().unwrap().allowed;
+        let losses = Workspace::default().forward(&layout, &parameters, &own).unwrap();
+        for (i, (target, set)) in own.targets.iter().zip(sets).enumerate() {
+            let scores = all(&parameters, target.row);
+            let known = |id: u32| set.as_ref().is_none_or(|set| set.contains(id));
+            let scaled: Vec<f64> =
+                (0..23).filter(|id| known(*id)).map(|id| f64::from(scores[id as usize]) / 0.7).collect();
+            let total = scaled.iter().map(|score| score.exp()).sum::<f64>();
+            let wanted = f64::from(scores[target.token as usize]) / 0.7 - total.ln();
+            assert!((f64::from(losses.logprobs[i]) - wanted).abs() < 1e-4);
+            let entropy = -scaled.iter().map(|score| score.exp() / total * (score - total.ln())).sum::<f64>();
+            assert!((f64::from(losses.entropies[i]) - entropy).abs() < 1e-4);
+        }
+
+        let (bonus, weights) = (0.3f32, own.targets.iter().map(|target| target.weight - 1.0).collect::<Vec<_>>());
+        let loss = |parameters: &[f32]| {
+            let losses = Workspace::default().forward(&layout, parameters, &own).unwrap();
+            let policy = losses.logprobs.iter().zip(&weights).map(|(own, weight)| f64::from(-own * weight));
+            policy.sum::<f64>() - losses.entropies.iter().map(|own| f64::from(own * bonus)).sum::<f64>()
+        };
+        let mut gradient = vec![0.0; layout.len()];
+        let mut workspace = Workspace::default();
+        workspace.forward(&layout, &parameters, &own).unwrap();
+        let bonuses = vec![bonus; weights.len()];
+        workspace.backward_policy(&layout, &parameters, &own, &weights, &bonuses, &mut gradient);
+        check_slopes(&layout, &parameters, &gradient, &mut random, loss);
+    }
+
+    #[test]
+    fn a_value_has_the_slope_that_its_gradient_says() {
+        let layout = tiny();
+        let mut random = Random::new(16, &[]);
+        let mut parameters = layout.initialize(1);
+        for p in &mut parameters {
+            *p += (random.normal() * 0.3) as f32;
+        }
+        let batch = batch(&mut random);
+        let head: Vec<f32> = (0..13).map(|_| random.normal() as f32).collect();
+        let slopes: Vec<f32> = batch.targets.iter().map(|target| target.weight - 1.0).collect();
+        let sum = |parameters: &[f32], head: &[f32]| {
+            let values = Workspace::default().forward_values(&layout, parameters, head, &batch).unwrap();
+            values.iter().zip(&slopes).map(|(value, slope)| f64::from(value * slope)).sum::<f64>()
+        };
+        let (mut gradient, mut head_gradient) = (vec![0.0; layout.len()], vec![0.0; 13]);
+        let mut workspace = Workspace::default();
+        workspace.forward_values(&layout, &parameters, &head, &batch).unwrap();
+        let both = ((&parameters[..], &mut gradient[..]), (&head[..], &mut head_gradient[..]));
+        workspace.backward_values(&layout, both.0, both.1, &batch, &slopes);
+        check_slopes(&layout, &parameters, &gradient, &mut random, |parameters| sum(parameters, &head));
+        for i in 0..13 {
+            let along = |step: f32| {
+                let mut moved = head.clone();
+                moved[i] += step;
+                sum(&parameters, &moved)
+            };
+            let slope = (along(1e-2) - along(-1e-2)) / 2e-2;
+            assert!((slope - f64::from(head_gradient[i])).abs() < 1e-2 * (1.0 + slope.abs()));
+        }
+        assert!(workspace.forward_values(&layout, &parameters, &head[1..], &batch).is_err());
     }
 
     #[test]

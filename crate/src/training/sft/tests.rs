@@ -4,7 +4,7 @@ use crate::generation::{Grammar, PromptFamily};
 use crate::training::examples::{Source, Task};
 use crate::training::{Curriculum, EncoderConfig, FreeformConfig, LossWeights, TaskCounts};
 
-fn config(folder: &std::path::Path) -> SftConfig {
+pub(in crate::training) fn config(folder: &std::path::Path) -> SftConfig {
     let mut config = SftConfig::parse(include_str!("../../../../configs/nano.toml")).unwrap();
     config.output_dir = folder.to_owned();
     (config.encoder, config.model_name_or_path) = (None, None);

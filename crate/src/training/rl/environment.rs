@@ -1,0 +1,328 @@
+//! The two environments of Memory-R1 (section 3): a manager whose operations are judged by the answers that they
+//! make possible, and an answer agent that is judged by its answer.
+//!
+//! Both are played by the code that serves users. A conversation is read once by the models as they are at the
+//! beginning of a phase; that gives every turn's facts, the banks before every turn and at the end, and from those
+//! the tasks. Gold operations are never looked at.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use async_trait::async_trait;
+
+use super::recorder::Recorder;
+use super::reward::Terms;
+use super::trajectory::Trajectory;
+use crate::agents::{
+    AddOptions, AnswerAgent, AnswerOptions, CONTEXT_TURNS, MemoryAgent, Models, NO_ANSWER, SpeakerCandidates,
+};
+use crate::bank::{Journal, Memory, Scope, Timestamp, Turn, seeded_journal_id};
+use crate::datasets::{Dialogue, heard};
+use crate::error::Result;
+use crate::evaluation::GivenFacts;
+use crate::generation::{Cancel, ChatMessage, Generation, LanguageModel, ModelInfo, Request, Sampling};
+use crate::random::keyed;
+use crate::retrieval::Retriever;
+use crate::store::{InMemoryStore, Store as _};
+
+/// The facts of every turn of a conversation.
+pub type Facts = Vec<Vec<String>>;
+
+/// A conversation that was read.
+pub struct Reading {
+    dialogue: Dialogue,
+    facts: Facts,
+    /// The banks at the end.
+    journals: Vec<Journal>,
+    /// For every turn, how many events each of these had before it.
+    before: Vec<Vec<u64>>,
+}
+
+/// Something to decide, and what comes of it if it is decided well.
+#[derive(Clone)]
+pub enum Task {
+    /// Operations for the turns that hold the answer to a question.
+    Manage {
+        /// The banks before the first of them.
+        journals: Vec<Journal>,
+        /// The turns, with the facts that were taken out of them.
+        turns: Vec<(Turn, Vec<String>)>,
+        /// Which banks.
+        scope: Scope,
+        /// What is asked then.
+        question: String,
+        /// What should be answered.
+        answer: String,
+    },
+    /// An answer from memories.
+    Answer {
+        /// The candidates.
+        blocks: Vec<SpeakerCandidates>,
+        /// What is asked.
+        question: String,
+        /// What should be answered.
+        answer: String,
+    },
+}
+
+fn scope(dialogue: &str, speaker: &str) -> Scope {
+    Scope { user_id: Some(speaker.to_owned()), run_id: Some(dialogue.to_owned()), agent_id: None }
+}
+
+/// A memory over these journals.
+async fn agent(models: Models, journals: &[Journal], seed: u64, now: Timestamp) -> Result<MemoryAgent> {
+    let store = Rc::new(InMemoryStore::default());
+    for journal in journals.iter().filter(|journal| journal.seq() > 0) {
+        store.append(journal.scope(), 0, journal.events()).await?;
+    }
+    let ids = Rc::new(move |scope: &Scope| seeded_journal_id(seed, scope));
+    Ok(MemoryAgent::new(models, store, Rc::new(move || now), ids))
+}
+
+impl Reading {
+    /// Reads a conversation turn by turn; with `facts` the extractor is not asked again.
+    pub async fn new(
+        dialogue: Dialogue,
+        models: &Models,
+        facts: Option<Facts>,
+        seed: u64,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let store = Rc::new(InMemoryStore::default());
+        let now = Rc::new(Cell::new(Timestamp::default()));
+        let scopes: Vec<Scope> = dialogue.banks.iter().map(|speaker| scope(&dialogue.id, speaker)).collect();
+        let (mut found, mut before) = (Facts::new(), Vec::new());
+        let mut last = vec![0; scopes.len()];
+        for (place, said) in dialogue.turns.iter().enumerate() {
+            before.push(last.clone());
+            let bank = dialogue.banks.iter().position(|speaker| *speaker == said.speaker);
+            let known = facts.as_ref().map(|facts| &facts[place]);
+            let (Some(bank), false) = (bank, known.is_some_and(Vec::is_empty) || said.text.trim().is_empty())
+            else {
+                found.push(Vec::new());
+                continue;
+            };
+            let models = match known {
+                Some(own) => told(models, own),
+                None => models.clone(),
+            };
+            let clock = now.clone();
+            let agent = MemoryAgent::new(
+                models,
+                store.clone(),
+                Rc::new(move || clock.get()),
+                Rc::new(move |scope| seeded_journal_id(seed, scope)),
+            );
+            now.set(said.at);
+            let (context, turn) = heard(&dialogue.turns, place, CONTEXT_TURNS);
+            let options = AddOptions {
+                bank_speaker: Some(said.speaker.clone()),
+                context,
+                cancel: cancel.clone(),
+                ..AddOptions::default()
+            };
+            let results = agent.add(&[turn], &scopes[bank], &options).await?;
+            found.push(results.into_iter().map(|result| result.fact).collect());
+            last[bank] = store.load(&scopes[bank]).await?.map_or(0, |journal| journal.seq());
+        }
+        let mut journals = Vec::new();
+        for scope in &scopes {
+            journals.push(match store.load(scope).await? {
+                Some(journal) => journal,
+                None => Journal::new(seeded_journal_id(seed, scope), scope.clone())?,
+            });
+        }
+        Ok(Self { dialogue, facts: found, journals, before })
+    }
+
+    /// The conversation's name and its facts, to be kept.
+    pub fn facts(&self) -> (&str, &Facts) {
+        (&self.dialogue.id, &self.facts)
+    }
+
+    /// A task for the manager from every question whose evidence gave a fact: it decides on the turns of the
+    /// evidence, and on no others, from the bank before the first of them.
+    pub fn manager_tasks(&self) -> Result<Vec<Task>> {
+        let mut tasks = Vec::new();
+        for asked in &self.dialogue.questions {
+            let is_evidence = |place: &usize| asked.evidence.contains(&self.dialogue.turns[*place].id);
+            let places: Vec<usize> = (0..self.dialogue.turns.len())
+                .filter(|place| is_evidence(place) && !self.facts[*place].is_empty())
+                .collect();
+            let (Some(first), Some(answer)) = (places.first(), &asked.answer) else { continue };
+            let mut journals = Vec::new();
+            for (journal, seq) in self.journals.iter().zip(&self.before[*first]) {
+                let events = journal.events()[..*seq as usize].to_vec();
+                journals.push(if events.is_empty() {
+                    Journal::new(journal.id(), journal.scope().clone())?
+                } else {
+                    Journal::from_events(journal.scope().clone(), events)?
+                });
+            }
+            let turn = |place: &usize| (heard(&self.dialogue.turns, *place, 0).1, self.facts[*place].clone());
+            tasks.push(Task::Manage {
+                journals,
+                turns: places.iter().map(turn).collect(),
+                scope: Scope { run_id: Some(self.dialogue.id.clone()), ..Scope::default() },
+                question: asked.question.clone(),
+                answer: answer.clone(),
+            });
+        }
+        Ok(tasks)
+    }
+
+    /// A task for the answer agent from every question, with what retrieval finds in the banks at the end, and of
+    /// those without an answer from as many as `keep` likes. Where nothing is remembered there is nothing to learn.
+    pub fn answer_tasks(
+        &self,
+        retriever: &Retriever,
+        per_speaker: usize,
+        mut keep: impl FnMut() -> bool,
+    ) -> Vec<Task> {
+        let memories: Vec<&Memory> = self.journals.iter().flat_map(|own| own.bank().memories()).collect();
+        if memories.is_empty() {
+            return Vec::new();
+        }
+        let questions = self.dialogue.questions.iter().filter(|asked| asked.answer.is_some() || keep());
+        let tasks = questions.map(|asked| {
+            let found = retriever.for_question(&memories, &asked.question, per_speaker);
+            Task::Answer {
+                blocks: SpeakerCandidates::of(&memories, &found),
+                question: asked.question.clone(),
+                answer: asked.answer.clone().unwrap_or_else(|| NO_ANSWER.to_owned()),
+            }
+        });
+        tasks.collect()
+    }
+}
+
+/// The same models, with facts in the extractor's place.
+fn told(models: &Models, facts: &[String]) -> Models {
+    let extractor = Rc::new(GivenFacts::new(models.extractor.info(), facts));
+    Models { extractor, ..models.clone() }
+}
+
+/// Who plays: the policy, and an answer agent that does not learn.
+pub struct Players {
+    policy: Rc<Recorder>,
+    frozen: Rc<Frozen>,
+    retriever: Retriever,
+}
+
+impl Players {
+    /// Of these models.
+    pub fn new(policy: Rc<dyn LanguageModel>, frozen: Rc<dyn LanguageModel>, retriever: Retriever) -> Self {
+        let frozen = Rc::new(Frozen { model: frozen, known: RefCell::default() });
+        Self { policy: Rc::new(Recorder::new(policy)), frozen, retriever }
+    }
+
+    /// So many trajectories of one task.
+    pub async fn play(
+        &self,
+        task: &Task,
+        sampling: Sampling,
+        count: usize,
+        cancel: &Cancel,
+    ) -> Result<Vec<Trajectory>> {
+        match task {
+            Task::Answer { blocks, question, answer } => {
+                let agent = AnswerAgent::new(self.policy.clone(), self.retriever.clone());
+                let answered = agent.answers(question, blocks, sampling, count, cancel).await?;
+                let written = self.policy.take().into_iter().zip(answered);
+                let trajectory = |(segment, answered): (_, crate::agents::Answered)| Trajectory {
+                    segments: vec![segment],
+                    terms: Terms::of(&answered.text, answer),
+                    operations: Vec::new(),
+                    answer: answered.text,
+                };
+                Ok(written.map(trajectory).collect())
+            }
+            Task::Manage { .. } => {
+                self.frozen.known.borrow_mut().clear();
+                let mut trajectories = Vec::with_capacity(count);
+                for sample in 0..count as u64 {
+                    trajectories.push(self.manage(task, sampling.of_sample(sample), cancel).await?);
+                }
+                Ok(trajectories)
+            }
+        }
+    }
+
+    async fn manage(&self, task: &Task, sampling: Sampling, cancel: &Cancel) -> Result<Trajectory> {
+        let Task::Manage { journals, turns, scope: filter, question, answer } = task else {
+            return Err(crate::error::Error::internal("not the manager's task"));
+        };
+        let manager: Rc<dyn LanguageModel> = self.policy.clone();
+        let models = Models {
+            extractor: self.frozen.clone(),
+            manager,
+            answer_agent: self.frozen.clone(),
+            retriever: self.retriever.clone(),
+        };
+        let mut journals = journals.clone();
+        let mut operations = Vec::new();
+        let run = filter.run_id.as_deref().unwrap_or_default();
+        for (place, (turn, facts)) in turns.iter().enumerate() {
+            let own = scope(run, &turn.speaker);
+            let agent = agent(told(&models, facts), &journals, sampling.seed, turn.timestamp).await?;
+            let [step, example, sample] = sampling.key;
+            let options = AddOptions {
+                bank_speaker: Some(turn.speaker.clone()),
+                sampling: Sampling { key: [step, keyed(example, &[place as u64]), sample], ..sampling },
+                cancel: cancel.clone(),
+                ..AddOptions::default()
+            };
+            let results = agent.add(&[turn.clone()], &own, &options).await?;
+            operations.extend(results.iter().map(|result| result.event.wire_name()));
+            if let (Some(changed), Some(journal)) =
+                (agent.store().load(&own).await?, journals.iter_mut().find(|journal| *journal.scope() == own))
+            {
+                *journal = changed;
+            }
+        }
+        let now = turns.last().map(|(turn, _)| turn.timestamp).unwrap_or_default();
+        let agent = agent(models, &journals, sampling.seed, now).await?;
+        let options = AnswerOptions { cancel: cancel.clone(), ..AnswerOptions::default() };
+        let answered = agent.answer(question, filter, &options).await?;
+        Ok(Trajectory {
+            segments: self.policy.take(),
+            terms: Terms::of(&answered.answer, answer),
+            operations,
+            answer: answered.answer,
+        })
+    }
+}
+
+/// A model that is asked greedily, and so never asked the same twice.
+struct Frozen {
+    model: Rc<dyn LanguageModel>,
+    known: RefCell<HashMap<String, Generation>>,
+}
+
+#[async_trait(?Send)]
+impl LanguageModel for Frozen {
+    fn info(&self) -> &ModelInfo {
+        self.model.info()
+    }
+
+    fn room(&self, messages: &[ChatMessage]) -> Result<usize> {
+        self.model.room(messages)
+    }
+
+    async fn generate(
+        &self,
+        request: &Request,
+        cancel: &Cancel,
+        on_text: &mut dyn for<'a> FnMut(&'a str),
+    ) -> Result<Generation> {
+        let key = serde_json::to_string(&request.messages).unwrap_or_default();
+        if let Some(known) = self.known.borrow().get(&key) {
+            on_text(&known.text);
+            return Ok(known.clone());
+        }
+        let generation = self.model.generate(request, cancel, on_text).await?;
+        self.known.borrow_mut().insert(key, generation.clone());
+        Ok(generation)
+    }
+}

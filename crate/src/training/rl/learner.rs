@@ -1,0 +1,317 @@
+//! Log-probabilities, values and gradients of trajectories, on several threads.
+//!
+//! Completions of the same prompt are read as one tree, so that the prompt is read once.
+
+use std::sync::Arc;
+
+use super::trajectory::Trajectory;
+use crate::error::{Error, Result};
+use crate::generation::Bitset;
+use crate::training::network::{Batch, Choices, Layout, Target, Tree, Workspace};
+
+/// The tokens that a completion's were chosen from, by their places.
+pub type Sets = Vec<(usize, Option<Arc<Bitset>>)>;
+
+/// A trajectory and what each of its segments was chosen from.
+#[derive(Clone, Debug)]
+pub struct Rollout {
+    /// What was done.
+    pub trajectory: Trajectory,
+    /// One entry a segment.
+    pub sets: Vec<Sets>,
+}
+
+/// Completions of one prompt, as the network reads them.
+pub struct Item {
+    tokens: Vec<u32>,
+    tree: Tree,
+    targets: Vec<Target>,
+    allowed: Vec<Option<Arc<Bitset>>>,
+    /// Whose token each target is, and the which.
+    places: Vec<(usize, usize)>,
+}
+
+impl Item {
+    /// Those of all rollouts; places count from the first of them.
+    pub fn all(rollouts: &[Rollout]) -> Vec<Self> {
+        let mut items: Vec<(&[u32], Self)> = Vec::new();
+        for (own, rollout) in rollouts.iter().enumerate() {
+            let mut first = 0;
+            for (segment, sets) in rollout.trajectory.segments.iter().zip(&rollout.sets) {
+                let generation = &segment.generation;
+                let places = (first..first + sets.len()).map(|place| (own, place));
+                first += sets.len();
+                if sets.is_empty() {
+                    continue;
+                }
+                let prompt = &generation.prompt_ids[..];
+                let known = items.iter().rposition(|(known, _)| *known == prompt);
+                let item = match known {
+                    Some(known) => &mut items[known].1,
+                    None => {
+                        items.push((prompt, Self::of_prompt(prompt)));
+                        let last = items.len() - 1;
+                        &mut items[last].1
+                    }
+                };
+                item.add(prompt, &generation.ids, sets, places);
+            }
+        }
+        items.into_iter().map(|(_, item)| item).collect()
+    }
+
+    /// The prompt without its last token, which begins each branch.
+    fn of_prompt(prompt: &[u32]) -> Self {
+        let stem = prompt.len().saturating_sub(1);
+        Self {
+            tokens: prompt[..stem].to_vec(),
+            tree: Tree { stem, branches: Vec::new(), prompts: None },
+            targets: Vec::new(),
+            allowed: Vec::new(),
+            places: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, prompt: &[u32], ids: &[u32], sets: &Sets, places: impl Iterator<Item = (usize, usize)>) {
+        let start = self.tokens.len();
+        self.tokens.extend(prompt.last());
+        // What stands behind the last choice decides nothing.
+        let end = sets.last().map_or(0, |(place, _)| *place);
+        self.tokens.extend_from_slice(&ids[..end]);
+        self.tree.branches.push(self.tokens.len() - start);
+        for (place, allowed) in sets {
+            self.targets.push(Target { row: start + place, token: ids[*place], weight: 1.0 });
+            self.allowed.push(allowed.clone());
+        }
+        self.places.extend(places);
+    }
+
+    /// The same with the targets of these trajectories only; nothing where none is left.
+    fn is_of(&self, trajectories: &[bool]) -> bool {
+        self.places.iter().any(|(own, _)| trajectories[*own])
+    }
+}
+
+/// One number for every chosen token of every trajectory.
+pub type PerToken = Vec<Vec<f32>>;
+
+#[derive(Default)]
+struct Worker {
+    workspace: Workspace,
+    gradient: Vec<f32>,
+}
+
+/// The threads that read and learn.
+pub struct Learner {
+    workers: Vec<Worker>,
+    micro_batch_tokens: usize,
+    temperature: f32,
+}
+
+impl Learner {
+    /// On so many threads, each of which works on at most so many tokens at once.
+    pub fn new(threads: usize, micro_batch_tokens: usize, temperature: f32) -> Self {
+        let workers = (0..threads).map(|_| Worker::default()).collect();
+        Self { workers, micro_batch_tokens, temperature }
+    }
+
+    /// The log-probability of every chosen token among those that were allowed, and the entropy of the choice.
+    pub fn logprobs(
+        &mut self,
+        layout: &Layout,
+        parameters: &[f32],
+        items: &[Item],
+        shape: &[usize],
+    ) -> Result<(PerToken, PerToken)> {
+        let read = self.each(items, 0, |workspace, batch, _, _| {
+            let losses = workspace.forward(layout, parameters, batch)?;
+            Ok((losses.logprobs, losses.entropies))
+        })?;
+        let (mut logprobs, mut entropies) = (zeros(shape), zeros(shape));
+        for (own, (found, spread)) in read {
+            let places = own.iter().flat_map(|item| &items[*item].places);
+            for ((place, logprob), entropy) in places.zip(found).zip(spread) {
+                logprobs[place.0][place.1] = logprob;
+                entropies[place.0][place.1] = entropy;
+            }
+        }
+        Ok((logprobs, entropies))
+    }
+
+    /// The gradient of a loss that has these slopes by the log-probabilities, less the entropies of each
+    /// trajectory's choices times its bonus; and its length. A trajectory without slopes has no part in it.
+    pub fn gradient(
+        &mut self,
+        layout: &Layout,
+        parameters: &[f32],
+        items: &[Item],
+        slopes: &PerToken,
+        bonuses: &[f32],
+    ) -> Result<(&[f32], f64)> {
+        let part: Vec<bool> = slopes.iter().map(|own| !own.is_empty()).collect();
+        self.each_of(items, &part, layout.len(), |workspace, batch, own, gradient| {
+            workspace.forward(layout, parameters, batch)?;
+            // The network's coefficients are those of negative log-probabilities.
+            let coefficients: Vec<f32> =
+                own.iter().map(|(row, token)| -slopes[*row].get(*token).copied().unwrap_or(0.0)).collect();
+            let bonus = |(row, token): &(usize, usize)| if *token < slopes[*row].len() { bonuses[*row] } else { 0.0 };
+            let bonuses: Vec<f32> =
+                if bonuses.is_empty() { Vec::new() } else { own.iter().map(bonus).collect() };
+            workspace.backward_policy(layout, parameters, batch, &coefficients, &bonuses, gradient);
+            Ok(())
+        })?;
+        Ok(self.reduce())
+    }
+
+    /// A critic's value before every chosen token.
+    pub fn values(
+        &mut self,
+        layout: &Layout,
+        (parameters, head): (&[f32], &[f32]),
+        items: &[Item],
+        shape: &[usize],
+    ) -> Result<PerToken> {
+        let read = self.each(items, 0, |workspace, batch, _, _| {
+            workspace.forward_values(layout, parameters, head, batch)
+        })?;
+        let mut values = zeros(shape);
+        for (own, found) in read {
+            let places = own.iter().flat_map(|item| &items[*item].places);
+            places.zip(found).for_each(|(place, value)| values[place.0][place.1] = value);
+        }
+        Ok(values)
+    }
+
+    /// The gradient of a loss that has these slopes by the values, the head's behind the network's; and its
+    /// length.
+    pub fn value_gradient(
+        &mut self,
+        layout: &Layout,
+        (parameters, head): (&[f32], &[f32]),
+        items: &[Item],
+        slopes: &PerToken,
+    ) -> Result<(&[f32], f64)> {
+        let part: Vec<bool> = slopes.iter().map(|own| !own.is_empty()).collect();
+        self.each_of(items, &part, layout.len() + head.len(), |workspace, batch, own, gradient| {
+            workspace.forward_values(layout, parameters, head, batch)?;
+            let own: Vec<f32> =
+                own.iter().map(|(row, token)| slopes[*row].get(*token).copied().unwrap_or(0.0)).collect();
+            let (network, of_head) = gradient.split_at_mut(layout.len());
+            workspace.backward_values(layout, (parameters, network), (head, of_head), batch, &own);
+            Ok(())
+        })?;
+        Ok(self.reduce())
+    }
+
+    /// Does work on batches of the items that have a part in it.
+    fn each_of<T: Send>(
+        &mut self,
+        items: &[Item],
+        part: &[bool],
+        gradient: usize,
+        work: impl Fn(&mut Workspace, &Batch, &[(usize, usize)], &mut [f32]) -> Result<T> + Sync,
+    ) -> Result<()> {
+        let chosen: Vec<usize> = (0..items.len()).filter(|item| items[*item].is_of(part)).collect();
+        self.run(items, &chosen, gradient, work).map(|_| ())
+    }
+
+    fn each<T: Send>(
+        &mut self,
+        items: &[Item],
+        gradient: usize,
+        work: impl Fn(&mut Workspace, &Batch, &[(usize, usize)], &mut [f32]) -> Result<T> + Sync,
+    ) -> Result<Vec<(Vec<usize>, T)>> {
+        let all: Vec<usize> = (0..items.len()).collect();
+        self.run(items, &all, gradient, work)
+    }
+
+    /// Does work on batches of these items, in an order that depends on nothing but them.
+    fn run<T: Send>(
+        &mut self,
+        items: &[Item],
+        chosen: &[usize],
+        gradient: usize,
+        work: impl Fn(&mut Workspace, &Batch, &[(usize, usize)], &mut [f32]) -> Result<T> + Sync,
+    ) -> Result<Vec<(Vec<usize>, T)>> {
+        let mut order = chosen.to_vec();
+        order.sort_by_key(|item| std::cmp::Reverse(items[*item].tokens.len()));
+        let mut shares = vec![(0, Vec::new()); self.workers.len()];
+        for item in order {
+            if let Some(share) = shares.iter_mut().min_by_key(|share| share.0) {
+                share.0 += items[item].tokens.len();
+                share.1.push(item);
+            }
+        }
+        let (most, temperature, work) = (self.micro_batch_tokens, self.temperature, &work);
+        let results: Vec<Result<Vec<_>>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = self
+                .workers
+                .iter_mut()
+                .zip(&shares)
+                .map(|(worker, (_, share))| {
+                    scope.spawn(move || {
+                        worker.gradient.clear();
+                        worker.gradient.resize(gradient, 0.0);
+                        let mut done = Vec::new();
+                        for own in chunks(items, share, most) {
+                            let (batch, places) = batch(items, own, temperature);
+                            let found = work(&mut worker.workspace, &batch, &places, &mut worker.gradient)?;
+                            done.push((own.to_vec(), found));
+                        }
+                        Ok(done)
+                    })
+                })
+                .collect();
+            let failed = || Err(Error::internal("a training thread failed"));
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| failed())).collect()
+        });
+        let mut all = Vec::new();
+        for result in results {
+            all.extend(result?);
+        }
+        Ok(all)
+    }
+
+    /// Sums the workers' gradients into the first one's, in order; its length is summed in f64.
+    fn reduce(&mut self) -> (&[f32], f64) {
+        let Some((first, rest)) = self.workers.split_first_mut() else { return (&[], 0.0) };
+        for other in rest {
+            first.gradient.iter_mut().zip(&other.gradient).for_each(|(sum, own)| *sum += own);
+        }
+        let chunk = |values: &[f32]| f64::from(values.iter().map(|value| value * value).sum::<f32>());
+        let norm = first.gradient.chunks(256).map(chunk).sum::<f64>().sqrt();
+        (&first.gradient, norm)
+    }
+}
+
+/// A share in pieces of at most so many tokens, each at least one item.
+fn chunks<'a>(items: &[Item], share: &'a [usize], most: usize) -> Vec<&'a [usize]> {
+    let (mut pieces, mut rest) = (Vec::new(), share);
+    while !rest.is_empty() {
+        let mut tokens = 0;
+        let fits = |item: &&usize| {
+            tokens += items[**item].tokens.len();
+            tokens <= most
+        };
+        let taken = rest.iter().take_while(fits).count().max(1);
+        let (piece, after) = rest.split_at(taken);
+        pieces.push(piece);
+        rest = after;
+    }
+    pieces
+}
+
+fn batch(items: &[Item], own: &[usize], temperature: f32) -> (Batch, Vec<(usize, usize)>) {
+    let (mut batch, mut allowed, mut places) = (Batch::default(), Vec::new(), Vec::new());
+    for item in own.iter().map(|item| &items[*item]) {
+        batch.push_tree(&item.tokens, item.tree.clone(), item.targets.iter().copied());
+        allowed.extend(item.allowed.iter().cloned());
+        places.extend_from_slice(&item.places);
+    }
+    batch.choices = Some(Choices { allowed, temperature });
+    (batch, places)
+}
+
+fn zeros(shape: &[usize]) -> PerToken {
+    shape.iter().map(|length| vec![0.0; *length]).collect()
+}

@@ -1,0 +1,112 @@
+//! Reading and playing on several threads. What comes out depends on the tasks and the seed alone.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use burn::backend::Flex;
+use burn::backend::flex::FlexDevice;
+use futures_lite::future::block_on;
+
+use super::environment::{Facts, Players, Reading, Task};
+use super::learner::Rollout;
+use super::policy::Policy;
+use crate::agents::Models;
+use crate::checkpoint::Files;
+use crate::datasets::Dialogue;
+use crate::error::{Error, Result};
+use crate::generation::{Cancel, LanguageModel, LocalModel, Sampling, no_turn};
+
+/// Does work on every part in turn, on several threads; results in the order of the parts.
+fn on_threads<P: Sync, R: Send>(
+    threads: usize,
+    parts: &[P],
+    work: impl Fn(&mut dyn Iterator<Item = (usize, &P)>) -> Result<Vec<R>> + Sync,
+) -> Result<Vec<R>> {
+    let work = &work;
+    let shares: Vec<Result<Vec<R>>> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads)
+            .map(|own| {
+                scope.spawn(move || {
+                    let mut mine = parts.iter().enumerate().filter(|(place, _)| place % threads == own);
+                    work(&mut mine)
+                })
+            })
+            .collect();
+        let failed = || Err(Error::internal("a thread that plays failed"));
+        running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| failed())).collect()
+    });
+    let mut shares = shares.into_iter().map(|own| Ok(own?.into_iter())).collect::<Result<Vec<_>>>()?;
+    Ok((0..parts.len()).filter_map(|place| shares[place % threads].next()).collect())
+}
+
+/// What is the same for all tasks of a step.
+pub(super) struct Round<'a> {
+    /// The network.
+    pub(super) policy: &'a Policy,
+    /// The weights that play.
+    pub(super) parameters: &'a [f32],
+    /// The weights of the answer agent that judges a manager.
+    pub(super) frozen: &'a [f32],
+    /// How tokens are chosen.
+    pub(super) sampling: Sampling,
+    /// Trajectories of each task.
+    pub(super) count: usize,
+    /// How many threads.
+    pub(super) threads: usize,
+    /// Stops it.
+    pub(super) stop: &'a Cancel,
+}
+
+impl Round<'_> {
+    /// Plays every task; a group of rollouts each. What they were chosen from is found only where `learn`.
+    pub(super) fn play(&self, tasks: &[&Task], learn: bool) -> Result<Vec<Vec<Rollout>>> {
+        on_threads(self.threads, tasks, |mine| {
+            let model = Rc::new(self.policy.model(self.parameters)?);
+            let playing: Rc<dyn LanguageModel> = model.clone();
+            let is_manager = tasks.iter().any(|task| matches!(task, Task::Manage { .. }));
+            let frozen: Rc<dyn LanguageModel> =
+                if is_manager { Rc::new(self.policy.model(self.frozen)?) } else { model.clone() };
+            let players = Players::new(playing, frozen, self.policy.retriever()?);
+            let mut groups = Vec::new();
+            for (place, task) in mine {
+                let [step, _, sample] = self.sampling.key;
+                let sampling = Sampling { key: [step, place as u64, sample], ..self.sampling };
+                let played = block_on(players.play(task, sampling, self.count, self.stop))?;
+                let rollout = |trajectory: super::trajectory::Trajectory| {
+                    let segments = trajectory.segments.iter().filter(|_| learn);
+                    let sets = segments.map(|own| model.replay(&own.request, &own.generation.ids));
+                    Ok(Rollout { sets: sets.collect::<Result<_>>()?, trajectory })
+                };
+                groups.push(played.into_iter().map(rollout).collect::<Result<Vec<_>>>()?);
+            }
+            Ok(groups)
+        })
+    }
+
+    /// Reads conversations with the playing weights as manager; those whose facts are known are not given to the
+    /// extractor again.
+    pub(super) fn read(
+        &self,
+        extractor: &Files,
+        dialogues: &[Dialogue],
+        known: &HashMap<String, Facts>,
+        on_read: &(dyn Fn() + Sync),
+    ) -> Result<Vec<Reading>> {
+        on_threads(self.threads, dialogues, |mine| {
+            let model: Rc<dyn LanguageModel> = Rc::new(self.policy.model(self.parameters)?);
+            let extractor = LocalModel::<Flex>::load(extractor, &FlexDevice, no_turn())?;
+            let models = Models {
+                extractor: Rc::new(extractor),
+                ..Models::one(model).with_retriever(self.policy.retriever()?)
+            };
+            let mut readings = Vec::new();
+            for (_, dialogue) in mine {
+                let facts = known.get(&dialogue.id).cloned();
+                let reading = Reading::new(dialogue.clone(), &models, facts, self.sampling.seed, self.stop);
+                readings.push(block_on(reading)?);
+                on_read();
+            }
+            Ok(readings)
+        })
+    }
+}

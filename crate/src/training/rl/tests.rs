@@ -1,0 +1,260 @@
+//! A tiny model with next to no training, in both environments.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+use super::config::RlConfig;
+use super::environment::{Reading, Task};
+use super::learner::{Item, Learner, PerToken, Rollout};
+use super::play::Round;
+use super::policy::{Policy, Shown};
+use super::run::{Method, run};
+use crate::checkpoint::{Files, Quantization};
+use crate::datasets::{Dialogue, synthetic};
+use crate::generation::{Cancel, Sampling};
+use crate::training::run_folder::{RunConfig as _, read_files};
+
+const SHOWN: Shown = Shown { manager_candidates: 3, candidates_per_speaker: 4 };
+
+/// A model folder and a bundle of it, made once.
+static MODEL: LazyLock<(tempfile::TempDir, PathBuf, PathBuf)> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let config = crate::training::sft::tests::config(&folder.path().join("sft"));
+    let trained = crate::training::run(&config, false, &Cancel::default()).unwrap();
+    let bundle = folder.path().join("bundle");
+    crate::training::export(&config, "tiny", (Quantization::Q8, None), &trained.path, &bundle).unwrap();
+    (folder, trained.path, bundle)
+});
+
+fn readings(policy: &Policy, parameters: &[f32], threads: usize) -> Vec<Reading> {
+    let made = synthetic::generate(3, 2, synthetic::Split::Train, synthetic::Options::default());
+    // A model that was hardly trained finds no facts: it is told them.
+    let dialogues: Vec<Dialogue> = made.iter().map(|own| Dialogue::from(&own.sample)).collect();
+    let facts = made.iter().map(|own| {
+        let turns = own.gold.turns.iter();
+        let facts = turns.map(|turn| turn.facts.iter().map(|fact| fact.resolved.clone()).collect()).collect();
+        (own.sample.sample_id.clone(), facts)
+    });
+    let (stop, sampling) = (Cancel::default(), Sampling::default());
+    let round = Round { policy, parameters, frozen: parameters, sampling, count: 1, threads, stop: &stop };
+    round.read(&extractor(), &dialogues, &facts.collect(), &|| ()).unwrap()
+}
+
+fn extractor() -> Files {
+    read_files(&MODEL.2).unwrap()
+}
+
+/// Rollouts of a few tasks of both kinds.
+fn rollouts(policy: &Policy, parameters: &[f32], threads: usize, temperature: f32) -> Vec<Rollout> {
+    let readings = readings(policy, parameters, threads);
+    let retriever = policy.retriever().unwrap();
+    let mut tasks: Vec<Task> = readings[0].manager_tasks().unwrap().into_iter().take(3).collect();
+    tasks.extend(readings[1].answer_tasks(&retriever, 4, || true).into_iter().take(3));
+    assert_eq!(tasks.len(), 6);
+    let tasks: Vec<&Task> = tasks.iter().collect();
+    let (stop, sampling) = (Cancel::default(), Sampling { temperature, seed: 5, ..Sampling::default() });
+    let round = Round { policy, parameters, frozen: parameters, sampling, count: 3, threads, stop: &stop };
+    round.play(&tasks, true).unwrap().concat()
+}
+
+fn shape(rollouts: &[Rollout]) -> Vec<usize> {
+    rollouts.iter().map(|own| own.sets.iter().map(Vec::len).sum()).collect()
+}
+
+#[test]
+fn the_trainer_finds_the_log_probabilities_that_the_generator_said() {
+    let (policy, parameters) = Policy::load(&MODEL.1, SHOWN).unwrap();
+    let rollouts = rollouts(&policy, &parameters, 2, 1.0);
+    let (items, shape) = (Item::all(&rollouts), shape(&rollouts));
+    assert!(shape.iter().all(|count| *count > 0), "{shape:?}");
+    // A manager's trajectory has a segment for every fact that a model decided on.
+    assert!(rollouts.iter().any(|own| own.sets.len() > 1));
+    let mut learner = Learner::new(2, 1024, 1.0);
+    let (found, entropies) = learner.logprobs(&policy.layout, &parameters, &items, &shape).unwrap();
+    for (rollout, found) in rollouts.iter().zip(&found) {
+        let segments = rollout.trajectory.segments.iter().zip(&rollout.sets);
+        let said = segments.flat_map(|(own, sets)| sets.iter().map(|(place, _)| own.generation.logprobs[*place]));
+        for (said, found) in said.zip(found) {
+            assert!((said - found).abs() < 1e-4, "{said} {found}");
+        }
+    }
+    assert!(entropies.iter().flatten().all(|own| (0.0..10.0).contains(own)));
+    // Alone as in a batch, on one thread as on two.
+    let mut alone = Learner::new(1, 1, 1.0);
+    let (again, _) = alone.logprobs(&policy.layout, &parameters, &items, &shape).unwrap();
+    let pairs = found.iter().flatten().zip(again.iter().flatten());
+    pairs.for_each(|(a, b)| assert!((a - b).abs() < 1e-5, "{a} {b}"));
+}
+
+#[test]
+fn a_gradient_is_the_same_in_parts_as_at_once() {
+    let (policy, parameters) = Policy::load(&MODEL.1, SHOWN).unwrap();
+    let rollouts = rollouts(&policy, &parameters, 2, 1.3);
+    let (items, shape) = (Item::all(&rollouts), shape(&rollouts));
+    let slopes: PerToken = shape.iter().map(|count| vec![0.3 / *count as f32; *count]).collect();
+    let bonuses = vec![0.01; shape.len()];
+    let gradient = |threads, most, slopes: &PerToken| {
+        let mut learner = Learner::new(threads, most, 1.3);
+        let (gradient, norm) =
+            learner.gradient(&policy.layout, &parameters, &items, slopes, &bonuses).unwrap();
+        (gradient.to_vec(), norm)
+    };
+    let (at_once, norm) = gradient(1, usize::MAX, &slopes);
+    assert!(norm > 1e-3);
+    let (in_parts, _) = gradient(2, 1, &slopes);
+    let largest = at_once.iter().zip(&in_parts).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(largest < 1e-5, "{largest}");
+    // Eight times one is once eight.
+    let mut sum = vec![0.0; at_once.len()];
+    for row in 0..shape.len() {
+        let only = |other: usize| if other == row { slopes[row].clone() } else { Vec::new() };
+        let (own, _) = gradient(1, 1024, &(0..shape.len()).map(only).collect());
+        sum.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
+    }
+    let largest = at_once.iter().zip(&sum).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(largest < 1e-5, "{largest}");
+}
+
+#[test]
+fn a_completion_that_the_grammar_does_not_allow_is_not_replayed() {
+    let (policy, parameters) = Policy::load(&MODEL.1, SHOWN).unwrap();
+    let rollouts = rollouts(&policy, &parameters, 1, 1.0);
+    let segment = &rollouts[0].trajectory.segments[0];
+    let model = policy.model(&parameters).unwrap();
+    let mut ids = segment.generation.ids.clone();
+    assert_eq!(model.replay(&segment.request, &ids).unwrap(), rollouts[0].sets[0]);
+    assert!(model.replay(&segment.request, &ids[..ids.len() - 1]).is_err());
+    ids[0] = ids[0].wrapping_add(1) % 300;
+    assert!(model.replay(&segment.request, &ids).is_err());
+}
+
+fn config(output: &Path) -> RlConfig {
+    let text = format!(
+        r#"
+        output_dir = "{}"
+        seed = 7
+        model_name_or_path = "{}"
+        extractor_name_or_path = "{}"
+        learning_rate = 1e-3
+        generation_batch_size = 6
+        num_generations = 3
+        logging_steps = 1
+        eval_steps = 4
+        save_steps = 2
+        phases = [{{ agent = "answer", max_steps = 3 }}, {{ agent = "manager", max_steps = 3 }}]
+        data = {{ seed = 3, dialogues = 2, eval_dialogues = 1, eval_tasks = 3, manager_candidates = 3, candidates_per_speaker = 4 }}
+        reward = {{ f1 = 1.0, exact_match = 0.5 }}
+        # So that there is something to learn where no answer is right.
+        grpo = {{ beta = 0.05, entropy_coef = 0.05, num_iterations = 2, gradient_accumulation_steps = 2 }}
+        ppo = {{ num_ppo_epochs = 2, num_mini_batches = 2, entropy_coef = 0.05, adaptive_kl = {{ target = 0.1, horizon = 30.0 }} }}
+        "#,
+        output.display(),
+        MODEL.1.display(),
+        MODEL.2.display(),
+    );
+    RlConfig::parse(&text).unwrap()
+}
+
+/// Facts as a good extractor would find them, in the place where a run keeps them.
+fn tell_facts(folder: &Path) {
+    let made = synthetic::generate(3, 3, synthetic::Split::Train, synthetic::Options::default());
+    let facts: BTreeMap<String, Vec<Vec<String>>> = made
+        .iter()
+        .map(|own| {
+            let turns = own.gold.turns.iter();
+            let facts = turns.map(|turn| turn.facts.iter().map(|fact| fact.resolved.clone()).collect());
+            (own.sample.sample_id.clone(), facts.collect())
+        })
+        .collect();
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::write(folder.join("facts.json"), serde_json::to_string(&facts).unwrap()).unwrap();
+}
+
+fn files(folder: &Path) -> (String, Vec<u8>) {
+    let metrics = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    (metrics, std::fs::read(folder.join("model/model.safetensors")).unwrap())
+}
+
+fn a_run_is_its_seed(method: Method) {
+    let folder = tempfile::tempdir().unwrap();
+    let start = |name: &str| {
+        let path = folder.path().join(name);
+        tell_facts(&path);
+        config(&path)
+    };
+    let outcome = run(method, &start("whole"), false, &Cancel::default()).unwrap();
+    assert!(outcome.finished && outcome.step == 6 && outcome.eval.is_some());
+    run(method, &start("again"), false, &Cancel::default()).unwrap();
+    let whole = files(&folder.path().join("whole"));
+    assert!(whole == files(&folder.path().join("again")), "two runs of one seed differ");
+
+    // Stopped after every step, in the middle of phases and at their ends.
+    let halves = start("halves");
+    let stop = Cancel::default();
+    stop.cancel();
+    let outcome = run(method, &halves, false, &stop);
+    // A stop that is asked for before the first step is heard while conversations are read.
+    assert!(outcome.is_err());
+    for part in 0..6 {
+        let resume = part > 0;
+        if !resume {
+            std::fs::remove_file(folder.path().join("halves/config.toml")).unwrap();
+        }
+        let config = RlConfig { max_seconds: Some(0), ..halves.clone() };
+        let outcome = run(method, &config, resume, &Cancel::default()).unwrap();
+        assert_eq!(outcome.step, part + 1);
+        // A kill in the middle of writing leaves half a line.
+        let path = folder.path().join("halves/metrics.jsonl");
+        let mut metrics = std::fs::read(&path).unwrap();
+        if part < 5 {
+            metrics.extend(b"{\"step\":9,\"loss\":1}\n{\"step\":");
+        }
+        std::fs::write(path, metrics).unwrap();
+    }
+    let halves = files(&folder.path().join("halves"));
+    assert_eq!(whole.0, halves.0);
+    assert!(whole.1 == halves.1, "the weights differ");
+    assert!(whole.1 != std::fs::read(MODEL.1.join("model.safetensors")).unwrap(), "nothing was learned");
+
+    let lines: Vec<Value> = whole.0.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let steps: Vec<u64> = lines.iter().filter(|line| line["reward"].is_number()).map(|line| line["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
+    let names = |of: &str| lines.iter().filter(|line| line[of].is_number()).count();
+    assert_eq!(names("operations/ADD"), 3);
+    assert!(names("eval_reward") >= 4 && names("entropy") == 6 && names("kl") == 6);
+    for line in lines.iter().filter(|line| line["reward"].is_number()) {
+        assert!(line["sampling/sampling_logp_difference/max"].as_f64().unwrap() < 1e-4, "{line}");
+    }
+}
+
+#[test]
+fn a_run_of_grpo_is_its_seed_however_often_it_is_stopped() {
+    a_run_is_its_seed(Method::Grpo);
+}
+
+#[test]
+fn a_run_of_ppo_is_its_seed_however_often_it_is_stopped() {
+    a_run_is_its_seed(Method::Ppo);
+}
+
+#[test]
+fn a_senseless_configuration_is_refused_by_its_name() {
+    let text = toml::to_string(&config(Path::new("runs/x"))).unwrap();
+    assert_eq!(RlConfig::parse(&text).unwrap(), config(Path::new("runs/x")));
+    for (from, to, word) in [
+        ("generation_batch_size = 6", "generation_batch_size = 7", "generation_batch_size"),
+        ("temperature = 1.0", "temperature = 0.0", "temperature"),
+        ("f1 = 1.0", "f1 = 0.0", "reward"),
+        ("num_iterations = 2", "num_iterations = 0", "num_iterations"),
+        ("max_steps = 3", "max_steps = 0", "max_steps"),
+        ("learning_rate = 0.001", "learning_rat = 0.001", "learning_rat"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let text = text.replacen(from, to, 1).replace("exact_match = 0.5", "exact_match = 0.0");
+        let error = RlConfig::parse(&text).unwrap_err();
+        assert!(error.message().contains(word), "{word}: {error}");
+    }
+}
