@@ -10,6 +10,7 @@ mod bpe;
 mod config;
 mod dialogue_cases;
 mod encoder;
+mod events;
 mod examples;
 mod export;
 mod freeform;

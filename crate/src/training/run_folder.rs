@@ -3,6 +3,7 @@
 //! ```text
 //! config.toml            what was asked for
 //! metrics.jsonl          one object a report, under TRL's names
+//! events.out.tfevents…   the same for TensorBoard, a file for every start
 //! samples.jsonl          a few completions at each validation
 //! checkpoint-500/        a Hugging Face folder (model.safetensors, config.json, tokenizer…)
 //!   optimizer.safetensors, trainer_state.json    what resuming needs beside it

@@ -13,6 +13,7 @@ use super::bpe::TokenizerFiles;
 use super::config::{EncoderConfig, SftConfig};
 use super::dialogue_cases::cases;
 use super::encoder::Encoder;
+use super::events::Events;
 use super::examples::{Case, Example, tokenize};
 use super::freeform;
 use super::network::Layout;
@@ -90,7 +91,8 @@ pub fn run(config: &SftConfig, resume: bool, stop: &Cancel) -> Result<Outcome> {
     let order = Order::new(config, &examples);
     let rates = config.encoder.as_ref().map(|own| row_rates(own, &tokenizer.tokenizer)).transpose()?;
     let trainer = Trainer::new(config, layout, state, rates);
-    Run { config, folder, trainer, order, examples, held_out, tokenizer, eval: None }.go(stop)
+    let events = Events::create(folder.path())?;
+    Run { config, folder, trainer, order, examples, held_out, tokenizer, events, eval: None }.go(stop)
 }
 
 /// The learning rate of each token's row: whole words, whose vectors are the encoder's, are slower.
@@ -209,6 +211,7 @@ struct Run<'a> {
     examples: Vec<Example>,
     held_out: Vec<Example>,
     tokenizer: NanoTokenizer,
+    events: Events,
     eval: Option<(f64, f64)>,
 }
 
@@ -297,7 +300,7 @@ impl Run<'_> {
         self.folder.save(self.trainer.layout(), &self.tokenizer.files, self.trainer.state(), ("", &[]), keep)
     }
 
-    fn report(&self, bar: &ProgressBar, window: &Window) -> Result<()> {
+    fn report(&mut self, bar: &ProgressBar, window: &Window) -> Result<()> {
         let state = self.trainer.state();
         let mean = |sum: f64| sum / window.steps.max(1) as f64;
         let speed = window.tokens as f64 / window.since.elapsed().as_secs_f64().max(1e-9);
@@ -314,6 +317,7 @@ impl Run<'_> {
         for (name, (loss, count)) in &window.tasks {
             line[format!("loss/{name}")] = json!(loss / *count as f64);
         }
+        self.events.line(&line)?;
         self.folder.log("metrics.jsonl", &line)?;
         bar.set_message(format!("loss {:.3}, {speed:.0} tokens/s,", mean(window.loss)));
         bar.suspend(|| {
@@ -337,7 +341,9 @@ impl Run<'_> {
         let mut predictions = Vec::new();
         let tally = self.trainer.evaluate(&examples, Some(&mut predictions))?;
         let step = self.trainer.state().step;
-        self.folder.log("metrics.jsonl", &eval_line(step, &tally))?;
+        let line = eval_line(step, &tally);
+        self.events.line(&line)?;
+        self.folder.log("metrics.jsonl", &line)?;
         for line in self.samples(&predictions)? {
             self.folder.log("samples.jsonl", &line)?;
         }

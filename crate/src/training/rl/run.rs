@@ -3,6 +3,7 @@
 //! ```text
 //! config.toml, metrics.jsonl, samples.jsonl, checkpoint-N/, model/   as every run (crate::training::RunFolder)
 //! timings.jsonl       what two runs of the same seed do not share
+//! events.out.tfevents…    the metrics for TensorBoard, a file for every start
 //! facts.json          what the extractor took out of every turn, once
 //! phase-0/            the model at the beginning of each phase: its reference, and a manager's answer agent
 //! ```
@@ -30,6 +31,7 @@ use crate::datasets::{Dialogue, locomo, synthetic};
 use crate::error::{Error, Result};
 use crate::generation::{Cancel, Sampling};
 use crate::random::Random;
+use crate::training::events::Events;
 use crate::training::network::Layout;
 use crate::training::optimizer::{Moments, Step};
 use crate::training::run_folder::{
@@ -126,8 +128,20 @@ pub fn run(method: Method, config: &RlConfig, resume: bool, stop: &Cancel) -> Re
     let extractor = checkpoint::extractor(&files)?.unwrap_or(files);
     let learner = Learner::new(config.threads, config.micro_batch_tokens, config.temperature as f32);
     let (kl_weight, metrics) = (f64::from(config.ppo.kl_coef as f32), Metrics::default());
-    let mut run =
-        Run { method, config, folder, policy, extractor, learner, state, kl_weight, metrics, eval: None };
+    let events = Events::create(folder.path())?;
+    let mut run = Run {
+        method,
+        config,
+        folder,
+        policy,
+        extractor,
+        learner,
+        state,
+        kl_weight,
+        metrics,
+        events,
+        eval: None,
+    };
     run.go(stop)
 }
 
@@ -141,6 +155,7 @@ struct Run<'a> {
     state: TrainerState,
     kl_weight: f64,
     metrics: Metrics,
+    events: Events,
     eval: Option<Terms>,
 }
 
@@ -400,6 +415,13 @@ impl Run<'_> {
         Ok(kept)
     }
 
+    /// A line of metrics, and its curves.
+    fn log(&mut self, line: Map<String, Value>) -> Result<()> {
+        let line = Value::Object(line);
+        self.events.line(&line)?;
+        self.folder.log("metrics.jsonl", &line)
+    }
+
     fn report(&mut self, bar: &ProgressBar, samples: &[Value]) -> Result<()> {
         let step = self.state.step;
         let means = self.metrics.take();
@@ -414,7 +436,7 @@ impl Run<'_> {
         let mut line = Map::from_iter([("step".to_owned(), json!(step))]);
         line.insert("num_tokens".to_owned(), json!(self.state.tokens));
         line.extend(means.into_iter().map(|(name, mean)| (name, json!(mean))));
-        self.folder.log("metrics.jsonl", &Value::Object(line))?;
+        self.log(line)?;
         for sample in samples {
             let mut line = sample.clone();
             line["step"] = json!(step);
@@ -445,7 +467,7 @@ impl Run<'_> {
         let kept = |name: &str| !name.starts_with("frac_") && !name.ends_with("_std");
         let means = metrics.take().into_iter().filter(|(name, _)| kept(name));
         line.extend(means.map(|(name, mean)| (format!("eval_{name}"), json!(mean))));
-        self.folder.log("metrics.jsonl", &Value::Object(line))?;
+        self.log(line)?;
         info!("step {step} validation: F1 {:.3}, exact match {:.3}", found.f1, found.exact_match);
         Ok(())
     }

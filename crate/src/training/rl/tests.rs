@@ -51,7 +51,13 @@ fn extractor() -> Files {
 fn rollouts(policy: &Policy, parameters: &[f32], threads: usize, temperature: f32) -> Vec<Rollout> {
     let readings = readings(policy, parameters, threads);
     let retriever = policy.retriever().unwrap();
-    let mut tasks: Vec<Task> = readings[0].manager_tasks().unwrap().into_iter().take(3).collect();
+    let mut tasks = readings[0].manager_tasks().unwrap();
+    // Those with most to decide.
+    tasks.sort_by_key(|task| match task {
+        Task::Manage { turns, .. } => std::cmp::Reverse(turns.iter().map(|(_, facts)| facts.len()).sum::<usize>()),
+        Task::Answer { .. } => std::cmp::Reverse(0),
+    });
+    tasks.truncate(3);
     tasks.extend(readings[1].answer_tasks(&retriever, 4, || true).into_iter().take(3));
     assert_eq!(tasks.len(), 6);
     let tasks: Vec<&Task> = tasks.iter().collect();
