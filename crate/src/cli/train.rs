@@ -12,7 +12,7 @@ use crate::checkpoint::Quantization;
 use crate::error::{Error, ErrorCode, Result};
 use crate::generation::Cancel;
 use crate::training::rl::{self, RlConfig};
-use crate::training::{RunConfig, SftConfig, export, run as train};
+use crate::training::{RunConfig, SftConfig, export, merge_adapter, run as train};
 
 /// Trains a model.
 #[derive(Debug, Args)]
@@ -29,8 +29,26 @@ enum Method {
     Grpo(RunArguments),
     /// Reinforcement learning of both agents from outcomes: proximal policy optimisation, with a critic.
     Ppo(RunArguments),
+    /// A model with a LoRA adapter, in PEFT's layout, in its weights.
+    Merge(MergeArguments),
     /// A bundle for the browser out of a run.
     Export(ExportArguments),
+}
+
+/// The result is a plain model folder.
+#[derive(Debug, Args)]
+struct MergeArguments {
+    /// The model's folder.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+
+    /// The adapter's folder: adapter_config.json and adapter_model.safetensors.
+    #[arg(long, value_name = "DIR")]
+    adapter: PathBuf,
+
+    /// The new model's folder; what it held before goes.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
 }
 
 /// Weights in few bits, with the manifest that the package verifies.
@@ -83,6 +101,12 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
         Method::Sft(arguments) => sft(arguments, output),
         Method::Grpo(arguments) => reinforce(rl::Method::Grpo, arguments, output),
         Method::Ppo(arguments) => reinforce(rl::Method::Ppo, arguments, output),
+        Method::Merge(arguments) => {
+            merge_adapter(&arguments.model, &arguments.adapter, &arguments.out)?;
+            output.result(&json!({ "path": arguments.out }), || {
+                format!("the merged model is in {}", arguments.out.display())
+            })
+        }
         Method::Export(arguments) => bundle(arguments, output),
     }
 }

@@ -384,8 +384,7 @@ impl Banks {
             cancel: run.cancel.clone(),
             ..AddOptions::default()
         };
-        let results =
-            self.agent.add(&[turn], &self.scope(&own.speaker), &options).await?;
+        let results = self.agent.add(&[turn], &self.scope(&own.speaker), &options).await?;
         let state = &mut self.state;
         state.turns = place + 1;
         state.facts += results.len();

@@ -7,6 +7,8 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer};
 
+use super::run_folder::read_bytes;
+use crate::checkpoint::{LEXICON, WORD_VECTORS};
 use crate::error::{Error, Result};
 
 /// The padding token; no text holds it.
@@ -71,11 +73,14 @@ impl TokenizerFiles {
         })
     }
 
-    /// Reads both files of a folder.
+    /// Reads the files of a folder; it may have neither lexicon nor word vectors.
     pub fn load(folder: &Path) -> Result<Self> {
         let read = |name: &str| super::run_folder::read_text(&folder.join(name));
         let (tokenizer, config) = (read("tokenizer.json")?, read("tokenizer_config.json")?);
-        Ok(Self { tokenizer, config, lexicon: String::new(), word_vectors: Vec::new() })
+        let lexicon = if folder.join(LEXICON).exists() { read(LEXICON)? } else { String::new() };
+        let vectors = folder.join(WORD_VECTORS);
+        let word_vectors = if vectors.exists() { read_bytes(&vectors)? } else { Vec::new() };
+        Ok(Self { tokenizer, config, lexicon, word_vectors })
     }
 }
 

@@ -13,14 +13,14 @@ use serde_json::Value;
 use crate::error::{Error, ErrorCode, Result};
 
 /// An event file under way.
-pub struct Events {
+pub(super) struct Events {
     path: PathBuf,
     file: File,
 }
 
 impl Events {
     /// A new file in a run's folder.
-    pub fn create(folder: &Path) -> Result<Self> {
+    pub(super) fn create(folder: &Path) -> Result<Self> {
         let (seconds, process) = (now(), std::process::id());
         let path = folder.join(format!("events.out.tfevents.{seconds:.3}.{process}.memory-r1"));
         let file = File::create(&path).map_err(|error| failed(&path, error))?;
@@ -30,7 +30,7 @@ impl Events {
     }
 
     /// Numbers of a step, each a curve of its own.
-    pub fn scalars<'a>(&mut self, step: u64, values: impl IntoIterator<Item = (&'a str, f64)>) -> Result<()> {
+    fn scalars<'a>(&mut self, step: u64, values: impl IntoIterator<Item = (&'a str, f64)>) -> Result<()> {
         let value = |(tag, value): (&str, f64)| {
             let mut own = bytes_field(1, tag.as_bytes());
             own.push(2 << 3 | 5);
@@ -42,7 +42,7 @@ impl Events {
     }
 
     /// The numbers of a line of metrics.
-    pub fn line(&mut self, line: &Value) -> Result<()> {
+    pub(super) fn line(&mut self, line: &Value) -> Result<()> {
         let step = line.get("step").and_then(Value::as_u64).unwrap_or_default();
         let numbers = line.as_object().into_iter().flatten().filter(|(name, _)| *name != "step");
         self.scalars(step, numbers.filter_map(|(name, value)| Some((name.as_str(), value.as_f64()?))))
@@ -122,8 +122,8 @@ mod tests {
         }
         assert_eq!(found[0], [&[0x10, 0x00, 0x1a, 0x0d][..], b"brain.Event:2"].concat());
         let scalars: &[u8] = &[
-            0x10, 0xac, 0x02, 0x2a, 0x1a, 0x0a, 0x0d, 0x0a, 0x06, b'r', b'e', b'w', b'a', b'r', b'd', 0x15, 0, 0,
-            0x80, 0x3e, 0x0a, 0x09, 0x0a, 0x02, b'k', b'l', 0x15, 0, 0, 0xc0, 0xbf,
+            0x10, 0xac, 0x02, 0x2a, 0x1a, 0x0a, 0x0d, 0x0a, 0x06, b'r', b'e', b'w', b'a', b'r', b'd', 0x15,
+            0, 0, 0x80, 0x3e, 0x0a, 0x09, 0x0a, 0x02, b'k', b'l', 0x15, 0, 0, 0xc0, 0xbf,
         ];
         assert_eq!(found[1], scalars);
         // CRC-32C's check value, masked.

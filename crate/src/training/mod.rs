@@ -14,6 +14,7 @@ mod events;
 mod examples;
 mod export;
 mod freeform;
+mod lora;
 mod muon;
 pub mod network;
 mod optimizer;
@@ -33,6 +34,7 @@ pub use config::{
 pub use dialogue_cases::cases;
 pub use examples::{Case, Example, Source, Task, tokenize};
 pub use export::export;
+pub use lora::{Lora, LoraConfig, merge_adapter};
 pub use muon::Muon;
 pub use optimizer::{Moments, Optim, Optimizer, Step};
 pub use order::Order;

@@ -148,7 +148,7 @@ impl RunFolder {
         parameters: &[f32],
     ) -> Result<PathBuf> {
         let path = self.path.join(name);
-        replace_folder(&path, |partial| write_model(partial, layout, tokenizer, parameters))?;
+        write_model_folder(&path, layout, tokenizer, parameters)?;
         Ok(path)
     }
 
@@ -283,7 +283,7 @@ fn tensors<'a>(values: impl IntoIterator<Item = (String, Vec<usize>, &'a [f32])>
         .map_err(|error| Error::internal("weights as safetensors").with_source(error))
 }
 
-fn read_tensors(path: &Path) -> Result<HashMap<String, Vec<f32>>> {
+pub(super) fn read_tensors(path: &Path) -> Result<HashMap<String, Vec<f32>>> {
     let bytes = fs::read(path).map_err(|error| io(path, "read", error))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| broken(path).with_source(error))?;
     let mut found = HashMap::new();
@@ -333,6 +333,38 @@ pub(super) fn write_files(folder: &Path, files: &Files) -> Result<()> {
     replace_folder(folder, |partial| {
         files.iter().try_for_each(|(name, bytes)| write(&partial.join(name), bytes))
     })
+}
+
+/// Puts tensors, and texts beside them, into a folder of their own, whose old content goes.
+pub(super) fn write_tensors<'a>(
+    folder: &Path,
+    name: &str,
+    values: impl IntoIterator<Item = (String, Vec<usize>, &'a [f32])>,
+    texts: &[(&str, String)],
+) -> Result<()> {
+    let bytes = tensors(values)?;
+    replace_folder(folder, |partial| {
+        write(&partial.join(name), &bytes)?;
+        texts.iter().try_for_each(|(name, text)| write(&partial.join(name), text.as_bytes()))
+    })
+}
+
+/// Writes a model as a plain Hugging Face folder, whose old content goes.
+pub(super) fn write_model_folder(
+    folder: &Path,
+    layout: &Layout,
+    tokenizer: &TokenizerFiles,
+    parameters: &[f32],
+) -> Result<()> {
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent).map_err(|error| io(parent, "created", error))?;
+    }
+    replace_folder(folder, |partial| write_model(partial, layout, tokenizer, parameters))
+}
+
+/// Reads a file.
+pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|error| io(path, "read", error))
 }
 
 /// Reads a text file.

@@ -63,7 +63,13 @@ impl Workspace {
     }
 
     /// From the gradients of the picked rows to those of everything below.
-    pub(super) fn blocks_backward(&mut self, layout: &Layout, parameters: &[f32], batch: &Batch, gradient: &mut [f32]) {
+    pub(super) fn blocks_backward(
+        &mut self,
+        layout: &Layout,
+        parameters: &[f32],
+        batch: &Batch,
+        gradient: &mut [f32],
+    ) {
         let n = batch.tokens.len();
         let hidden = layout.config.hidden_size;
         let mut dx = std::mem::take(&mut self.dx);
@@ -148,7 +154,13 @@ impl Workspace {
     }
 
     /// From the gradients of the normed rows to those of the picked ones.
-    pub(super) fn pick_backward(&mut self, layout: &Layout, parameters: &[f32], count: usize, gradient: &mut [f32]) {
+    pub(super) fn pick_backward(
+        &mut self,
+        layout: &Layout,
+        parameters: &[f32],
+        count: usize,
+        gradient: &mut [f32],
+    ) {
         let hidden = layout.config.hidden_size;
         if let Parts::Bert(parts) = &layout.parts {
             self.bert_head_backward(layout, parts, parameters, count, gradient);

@@ -137,7 +137,9 @@ impl Batch {
             let sets = choices.allowed.iter().zip(&self.targets);
             choices.allowed.len() == self.targets.len()
                 && choices.temperature > 0.0
-                && sets.into_iter().all(|(set, target)| set.as_ref().is_none_or(|set| set.contains(target.token)))
+                && sets
+                    .into_iter()
+                    .all(|(set, target)| set.as_ref().is_none_or(|set| set.contains(target.token)))
         });
         if whole && fits && targets && prompts && choices && self.tokens.iter().all(|&token| known(token)) {
             Ok(())
@@ -344,7 +346,12 @@ impl Workspace {
     }
 
     /// The normed states of the rows that predict a target; the bias of the head, where it has one.
-    pub(super) fn pick<'p>(&mut self, layout: &Layout, parameters: &'p [f32], batch: &Batch) -> Option<&'p [f32]> {
+    pub(super) fn pick<'p>(
+        &mut self,
+        layout: &Layout,
+        parameters: &'p [f32],
+        batch: &Batch,
+    ) -> Option<&'p [f32]> {
         let (hidden, vocab) = (layout.config.hidden_size, layout.config.vocab_size);
         let count = batch.targets.len();
         let picked = room(&mut self.picked, count * hidden);
@@ -399,7 +406,9 @@ impl Workspace {
                             all.filter(|(id, _)| forbidden(*id)).for_each(|(_, own)| *own = value);
                         }
                     };
-                    row.iter_mut().for_each(|value| *value /= choices.temperature);
+                    for value in row.iter_mut() {
+                        *value /= choices.temperature;
+                    }
                     forbid(row, f32::MIN);
                     let own = row[target.token as usize];
                     losses.predicted.push(argmax(row) as u32);

@@ -189,7 +189,8 @@ mod tests {
             assert!((f64::from(losses.entropies[i]) - entropy).abs() < 1e-4);
         }
 
-        let (bonus, weights) = (0.3f32, own.targets.iter().map(|target| target.weight - 1.0).collect::<Vec<_>>());
+        let (bonus, weights) =
+            (0.3f32, own.targets.iter().map(|target| target.weight - 1.0).collect::<Vec<_>>());
         let loss = |parameters: &[f32]| {
             let losses = Workspace::default().forward(&layout, parameters, &own).unwrap();
             let policy = losses.logprobs.iter().zip(&weights).map(|(own, weight)| f64::from(-own * weight));

@@ -70,7 +70,9 @@ pub fn gae(rewards: &[f64], values: &[f32], gamma: f64, lambda: f64) -> (Vec<f64
 pub fn whiten(values: &mut [f64]) {
     let (mean, deviation) = (mean(values), deviation(values));
     let scale = 1.0 / (deviation.powi(2) + 1e-8).sqrt();
-    values.iter_mut().for_each(|value| *value = (*value - mean) * scale);
+    for value in values {
+        *value = (*value - mean) * scale;
+    }
 }
 
 /// The weight of the KL penalty that steers the divergence towards a target (Ziegler et al. 2019, section 2.2).

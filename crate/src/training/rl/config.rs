@@ -11,6 +11,7 @@ use super::reward::RewardWeights;
 use crate::error::{Error, Result};
 use crate::training::adamw::AdamW;
 use crate::training::config::Schedule;
+use crate::training::lora::LoraConfig;
 use crate::training::optimizer::Optimizer;
 use crate::training::run_folder::RunConfig;
 
@@ -246,6 +247,9 @@ pub struct RlConfig {
     pub data: RlData,
     /// What is rewarded.
     pub reward: RewardWeights,
+    /// Train an adapter, and leave the weights as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// GRPO's options.
     #[serde(default)]
     pub grpo: GrpoConfig,

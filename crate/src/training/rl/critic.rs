@@ -43,7 +43,9 @@ impl Critic {
     /// The critic of such numbers.
     pub(super) fn of_parts(mut parts: HashMap<String, Vec<f32>>) -> Result<Self> {
         let mut take = |name: &str| {
-            parts.remove(name).ok_or_else(|| Error::internal(format!("the checkpoint's critic has no {name}")))
+            parts
+                .remove(name)
+                .ok_or_else(|| Error::internal(format!("the checkpoint's critic has no {name}")))
         };
         Ok(Self {
             parameters: take("parameters")?,

@@ -273,7 +273,7 @@ impl Players {
                 cancel: cancel.clone(),
                 ..AddOptions::default()
             };
-            let results = agent.add(&[turn.clone()], &own, &options).await?;
+            let results = agent.add(std::slice::from_ref(turn), &own, &options).await?;
             operations.extend(results.iter().map(|result| result.event.wire_name()));
             if let (Some(changed), Some(journal)) =
                 (agent.store().load(&own).await?, journals.iter_mut().find(|journal| *journal.scope() == own))

@@ -67,11 +67,8 @@ pub(super) fn learn(
             bonuses.extend(part.iter().map(|_| bonus as f32));
             let share = 1.0 / parts as f64;
             value += found.loss;
-            (kl, low, high) = (
-                kl + found.kl * share,
-                low + found.clipped_low * share,
-                high + found.clipped_high * share,
-            );
+            (kl, low, high) =
+                (kl + found.kl * share, low + found.clipped_low * share, high + found.clipped_high * share);
             slopes.extend(found.slopes);
         }
         if own.entropy_coef == 0.0 {

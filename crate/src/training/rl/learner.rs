@@ -46,15 +46,11 @@ impl Item {
                 }
                 let prompt = &generation.prompt_ids[..];
                 let known = items.iter().rposition(|(known, _)| *known == prompt);
-                let item = match known {
-                    Some(known) => &mut items[known].1,
-                    None => {
-                        items.push((prompt, Self::of_prompt(prompt)));
-                        let last = items.len() - 1;
-                        &mut items[last].1
-                    }
-                };
-                item.add(prompt, &generation.ids, sets, places);
+                let item = known.unwrap_or_else(|| {
+                    items.push((prompt, Self::of_prompt(prompt)));
+                    items.len() - 1
+                });
+                items[item].1.add(prompt, &generation.ids, sets, places);
             }
         }
         items.into_iter().map(|(_, item)| item).collect()
@@ -72,7 +68,13 @@ impl Item {
         }
     }
 
-    fn add(&mut self, prompt: &[u32], ids: &[u32], sets: &Sets, places: impl Iterator<Item = (usize, usize)>) {
+    fn add(
+        &mut self,
+        prompt: &[u32],
+        ids: &[u32],
+        sets: &Sets,
+        places: impl Iterator<Item = (usize, usize)>,
+    ) {
         let start = self.tokens.len();
         self.tokens.extend(prompt.last());
         // What stands behind the last choice decides nothing.
@@ -154,7 +156,8 @@ impl Learner {
             // The network's coefficients are those of negative log-probabilities.
             let coefficients: Vec<f32> =
                 own.iter().map(|(row, token)| -slopes[*row].get(*token).copied().unwrap_or(0.0)).collect();
-            let bonus = |(row, token): &(usize, usize)| if *token < slopes[*row].len() { bonuses[*row] } else { 0.0 };
+            let bonus =
+                |(row, token): &(usize, usize)| if *token < slopes[*row].len() { bonuses[*row] } else { 0.0 };
             let bonuses: Vec<f32> =
                 if bonuses.is_empty() { Vec::new() } else { own.iter().map(bonus).collect() };
             workspace.backward_policy(layout, parameters, batch, &coefficients, &bonuses, gradient);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::advantage::{deviation, is_flat, mean};
 use super::learner::{PerToken, Rollout};
 use super::reward::{RewardWeights, Terms};
+use super::trajectory::Trajectory;
 
 /// Means over the steps since the last report, under TRL's names.
 #[derive(Clone, Debug, Default)]
@@ -19,7 +20,10 @@ impl Metrics {
 
     /// The means so far, which begin anew.
     pub(super) fn take(&mut self) -> BTreeMap<String, f64> {
-        std::mem::take(&mut self.0).into_iter().map(|(name, (sum, count))| (name, sum / count as f64)).collect()
+        std::mem::take(&mut self.0)
+            .into_iter()
+            .map(|(name, (sum, count))| (name, sum / count as f64))
+            .collect()
     }
 
     /// Counts what was played: all groups, those that nothing is learned from included.
@@ -36,7 +40,7 @@ impl Metrics {
         self.add("rewards/exact_match", terms.exact_match);
         self.add("rewards/f1", terms.f1);
         let share = |count: usize| count as f64 / all.len().max(1) as f64;
-        self.add("completions/mean_length", share(trajectories().map(|own| own.chosen()).sum()));
+        self.add("completions/mean_length", share(trajectories().map(Trajectory::chosen).sum()));
         self.add("completions/clipped_ratio", share(trajectories().filter(|own| own.is_truncated()).count()));
         let operations: Vec<&str> = trajectories().flat_map(|own| own.operations.iter().copied()).collect();
         if !operations.is_empty() {
@@ -68,7 +72,10 @@ pub(super) fn sickness(means: &BTreeMap<String, f64>) -> Vec<String> {
     let of = |name: &str| means.get(name).copied();
     let mut found = Vec::new();
     if let Some(share) = of("frac_reward_zero_std").filter(|share| *share > 0.8) {
-        found.push(format!("{:.0} % of the groups have no signal: their rewards are all the same", share * 100.0));
+        found.push(format!(
+            "{:.0} % of the groups have no signal: their rewards are all the same",
+            share * 100.0
+        ));
     }
     if let Some(entropy) = of("entropy").filter(|entropy| *entropy < 0.01) {
         found.push(format!("the entropy is {entropy:.4}: nothing is tried any more"));

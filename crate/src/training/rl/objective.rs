@@ -98,11 +98,14 @@ impl PolicyLoss {
         let (mut low, mut high) = (0, 0);
         for own in sequences {
             let weight = self.weight(own.logprobs.len(), sequences.len(), count, share);
-            let differences: Vec<f64> = own.logprobs.iter().zip(own.old).map(|(a, b)| f64::from(a - b)).collect();
+            let differences: Vec<f64> =
+                own.logprobs.iter().zip(own.old).map(|(a, b)| f64::from(a - b)).collect();
             let total: f64 = differences.iter().sum();
             let whole = match (self.loss_type, self.importance_sampling_level) {
                 (LossType::Paper, _) => Some(total.exp()),
-                (_, ImportanceSamplingLevel::Sequence) => Some((total / own.logprobs.len().max(1) as f64).exp()),
+                (_, ImportanceSamplingLevel::Sequence) => {
+                    Some((total / own.logprobs.len().max(1) as f64).exp())
+                }
                 (_, ImportanceSamplingLevel::Token) => None,
             };
             // The paper's ratio counts once a sequence, all others once a token.
@@ -156,7 +159,7 @@ impl PolicyLoss {
         let within = ratio.clamp(1.0 - self.epsilon, 1.0 + self.epsilon_high);
         let capped = self.delta.map_or(ratio, |delta| ratio.min(delta));
         let (free, bound) = (capped * advantage, within * advantage);
-        if free < bound { (-free, capped < ratio) } else { (-bound, within != ratio) }
+        if free < bound { (-free, capped < ratio) } else { (-bound, (within - ratio).abs() > 0.0) }
     }
 }
 

@@ -73,9 +73,11 @@ pub(super) fn learn(
         Random::new(config.seed, &[0x0bb0, phase as u64, step, epoch]).shuffle(&mut order);
         for part in order.chunks(rollouts.len().div_ceil(own.num_mini_batches).max(1)) {
             number += 1;
-            let pick = |all: &PerToken| part.iter().flat_map(|row| all[*row].iter().copied()).collect::<Vec<f32>>();
-            let pick_exact =
-                |all: &[Vec<f64>]| part.iter().flat_map(|row| all[*row].iter().copied()).collect::<Vec<f64>>();
+            let pick =
+                |all: &PerToken| part.iter().flat_map(|row| all[*row].iter().copied()).collect::<Vec<f32>>();
+            let pick_exact = |all: &[Vec<f64>]| {
+                part.iter().flat_map(|row| all[*row].iter().copied()).collect::<Vec<f64>>()
+            };
             // A row of its slopes for each trajectory of the part, and none for the others.
             let spread_out = |slopes: &[f32]| {
                 let mut rows: PerToken = vec![Vec::new(); rollouts.len()];

@@ -29,10 +29,7 @@ pub struct Terms {
 impl Terms {
     /// What an answer scores.
     pub fn of(prediction: &str, answer: &str) -> Self {
-        Self {
-            exact_match: f64::from(u8::from(exact_match(prediction, answer))),
-            f1: f1(prediction, answer),
-        }
+        Self { exact_match: f64::from(u8::from(exact_match(prediction, answer))), f1: f1(prediction, answer) }
     }
 
     /// The mean of several outcomes; zeros of none.

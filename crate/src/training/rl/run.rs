@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! config.toml, metrics.jsonl, samples.jsonl, checkpoint-N/, model/   as every run (crate::training::RunFolder)
+//! adapter/            the adapter in PEFT's layout, where one was trained; model/ has it in its weights
 //! timings.jsonl       what two runs of the same seed do not share
 //! events.out.tfevents…    the metrics for TensorBoard, a file for every start
 //! facts.json          what the extractor took out of every turn, once
@@ -32,6 +33,7 @@ use crate::error::{Error, Result};
 use crate::generation::{Cancel, Sampling};
 use crate::random::Random;
 use crate::training::events::Events;
+use crate::training::lora::Lora;
 use crate::training::network::Layout;
 use crate::training::optimizer::{Moments, Step};
 use crate::training::run_folder::{
@@ -41,7 +43,8 @@ use crate::training::run_folder::{
 /// How many trajectories a report writes down.
 const SAMPLES: usize = 3;
 const FACTS: &str = "facts.json";
-const CRITIC: &str = "critic";
+/// What a checkpoint has beside policy and optimiser: the critic, the adapter.
+const MORE: &str = "more";
 
 /// Which algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +76,8 @@ pub(super) struct Actor<'a> {
     pub(super) parameters: &'a mut Vec<f32>,
     /// The optimiser's memory.
     pub(super) moments: &'a mut Moments,
+    /// Where only an adapter learns, that, and the weights without it.
+    pub(super) lora: Option<(&'a mut Lora, &'a [f32])>,
     /// The weights of the reference.
     pub(super) reference: &'a [f32],
     /// The learning rate of this step.
@@ -88,6 +93,14 @@ pub(super) fn move_actor(
 ) -> Result<f64> {
     if !norm.is_finite() {
         return Err(Error::invalid(format!("the gradient's norm is {norm}; lower learning_rate")));
+    }
+    if let Some((lora, base)) = &mut actor.lora {
+        let own = lora.gradient(gradient);
+        let norm = own.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+        let scale = (config.max_grad_norm / norm.max(config.max_grad_norm)) as f32;
+        lora.step(&config.optimizer().adamw, &own, number, (actor.learning_rate, scale));
+        *actor.parameters = lora.merge(base);
+        return Ok(norm);
     }
     let scale = (config.max_grad_norm / norm.max(config.max_grad_norm)) as f32;
     config.optimizer().step(Step {
@@ -113,15 +126,22 @@ pub fn run(method: Method, config: &RlConfig, resume: bool, stop: &Cancel) -> Re
     };
     let (policy, parameters) = Policy::load(&config.model_name_or_path, shown)?;
     let saved = if resume { folder.load_latest(&policy.layout)? } else { None };
-    let state = match saved {
-        Some((state, _)) => state,
-        None => TrainerState {
-            step: 0,
-            tokens: 0,
-            seconds: 0.0,
-            parameters,
-            moments: Moments::new(policy.layout.len()),
-        },
+    let mut lora = config.lora.as_ref().map(|own| Lora::new(&policy.layout, own, config.seed)).transpose()?;
+    let base = if lora.is_some() { parameters.clone() } else { Vec::new() };
+    let state = if let Some((state, _)) = saved {
+        if let Some(lora) = &mut lora {
+            let mut more = folder.load_more(MORE)?;
+            let mut take = |name: &str| {
+                let found = more.remove(name).filter(|own| own.len() == lora.values.len());
+                found.ok_or_else(|| Error::internal(format!("the checkpoint has no {name}")))
+            };
+            let (values, mean, square) = (take("lora")?, take("lora_mean")?, take("lora_square")?);
+            (lora.values, lora.moments) = (values, Moments { mean, square });
+        }
+        state
+    } else {
+        let moments = Moments::new(policy.layout.len());
+        TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments }
     };
     folder.rewind_logs(state.step)?;
     let files = read_files(&config.extractor_name_or_path)?;
@@ -137,6 +157,8 @@ pub fn run(method: Method, config: &RlConfig, resume: bool, stop: &Cancel) -> Re
         extractor,
         learner,
         state,
+        lora,
+        base,
         kl_weight,
         metrics,
         events,
@@ -153,6 +175,9 @@ struct Run<'a> {
     extractor: Files,
     learner: Learner,
     state: TrainerState,
+    lora: Option<Lora>,
+    /// The weights without the adapter, where there is one.
+    base: Vec<f32>,
     kl_weight: f64,
     metrics: Metrics,
     events: Events,
@@ -214,6 +239,10 @@ impl Run<'_> {
         let (step, finished) = (self.state.step, self.state.step == last);
         let path = if finished {
             bar.finish();
+            if let Some(lora) = &self.lora {
+                let base = self.config.model_name_or_path.display().to_string();
+                lora.save(&self.folder.path().join("adapter"), &base)?;
+            }
             self.save_model("model")?
         } else {
             saved.ok_or_else(|| Error::internal("a run stopped before it began"))?
@@ -232,8 +261,13 @@ impl Run<'_> {
             more.extend(critic.parts());
             more.push(("kl_weight", &weight));
         }
+        if let Some(lora) = &self.lora {
+            more.push(("lora", &lora.values));
+            more.push(("lora_mean", &lora.moments.mean));
+            more.push(("lora_square", &lora.moments.square));
+        }
         let (layout, files) = (&self.policy.layout, &self.policy.files);
-        self.folder.save(layout, files, &self.state, (CRITIC, &more), self.config.save_total_limit)
+        self.folder.save(layout, files, &self.state, (MORE, &more), self.config.save_total_limit)
     }
 
     /// Takes up a phase at its `step`-th step.
@@ -243,6 +277,9 @@ impl Run<'_> {
         let (reference, critic) = if step == 1 {
             self.save_model(&name)?;
             self.state.moments = Moments::new(self.policy.layout.len());
+            if let Some(lora) = &mut self.lora {
+                lora.moments = Moments::new(lora.values.len());
+            }
             self.kl_weight = f64::from(self.config.ppo.kl_coef as f32);
             let critic = (self.method == Method::Ppo)
                 .then(|| Critic::new(&self.policy.layout, &self.state.parameters));
@@ -250,7 +287,7 @@ impl Run<'_> {
         } else {
             let reference = read_model(&self.folder.path().join(&name), &self.policy.layout)?;
             let critic = if self.method == Method::Ppo {
-                let mut parts = self.folder.load_more(CRITIC)?;
+                let mut parts = self.folder.load_more(MORE)?;
                 if let Some(&[weight]) = parts.remove("kl_weight").as_deref() {
                     self.kl_weight = f64::from(weight);
                 }
@@ -297,7 +334,8 @@ impl Run<'_> {
             HashMap::new()
         };
         let bar = ProgressBar::new(dialogues.len() as u64);
-        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} conversations read, {eta} left") {
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} conversations read, {eta} left")
+        {
             bar.set_style(style);
         }
         let sampling = Sampling { seed: self.config.seed, ..Sampling::default() };
@@ -305,8 +343,11 @@ impl Run<'_> {
         let readings = round.read(&self.extractor, &dialogues, &known, &|| bar.inc(1))?;
         bar.finish_and_clear();
         if known.is_empty() {
-            let facts: Map<String, Value> =
-                readings.iter().map(Reading::facts).map(|(id, facts)| (id.to_owned(), json!(facts))).collect();
+            let facts: Map<String, Value> = readings
+                .iter()
+                .map(Reading::facts)
+                .map(|(id, facts)| (id.to_owned(), json!(facts)))
+                .collect();
             write_atomically(&path, Value::Object(facts).to_string().as_bytes())?;
         }
         let seconds = started.elapsed().as_secs_f64();
@@ -337,7 +378,8 @@ impl Run<'_> {
         let config = self.config;
         let groups = self.play(phase, step, stop)?;
         let playing = started.elapsed().as_secs_f64();
-        let samples: Vec<Value> = groups.iter().take(SAMPLES).filter_map(|own| own.first()).map(sample).collect();
+        let samples: Vec<Value> =
+            groups.iter().take(SAMPLES).filter_map(|own| own.first()).map(sample).collect();
         let tokens: usize = groups.iter().flatten().map(|own| own.trajectory.chosen()).sum();
         self.state.tokens += tokens as u64;
         let rate = config.lr_scheduler_type.at(step, phase.steps, config.warmup_ratio);
@@ -347,6 +389,7 @@ impl Run<'_> {
             layout: &self.policy.layout,
             parameters: &mut self.state.parameters,
             moments: &mut self.state.moments,
+            lora: self.lora.as_mut().map(|lora| (lora, &self.base[..])),
             reference: &phase.reference,
             learning_rate: learning_rate as f32,
         };
@@ -460,10 +503,8 @@ impl Run<'_> {
         let terms: Vec<Terms> = groups.iter().flatten().map(|own| own.trajectory.terms).collect();
         let found = Terms::mean(&terms);
         self.eval = Some(found);
-        let mut line = Map::from_iter([
-            ("step".to_owned(), json!(step)),
-            ("eval_agent".to_owned(), json!(phase.agent)),
-        ]);
+        let mut line =
+            Map::from_iter([("step".to_owned(), json!(step)), ("eval_agent".to_owned(), json!(phase.agent))]);
         let kept = |name: &str| !name.starts_with("frac_") && !name.ends_with("_std");
         let means = metrics.take().into_iter().filter(|(name, _)| kept(name));
         line.extend(means.map(|(name, mean)| (format!("eval_{name}"), json!(mean))));

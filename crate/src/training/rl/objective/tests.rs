@@ -11,7 +11,8 @@ type Rows<T> = Vec<Vec<T>>;
 struct Reference {
     old: Rows<f32>,
     new: Rows<f32>,
-    reference: Rows<f32>,
+    #[serde(rename = "reference")]
+    before: Rows<f32>,
     advantages: Vec<f64>,
     tokens: usize,
     cases: Vec<Case>,
@@ -52,8 +53,8 @@ fn reference() -> Reference {
     serde_json::from_str(include_str!("trl.json")).unwrap()
 }
 
-fn sequences<'a>(own: &'a Reference, with_reference: bool) -> Vec<Sequence<'a>> {
-    let rows = own.new.iter().zip(&own.old).zip(&own.reference).zip(&own.advantages);
+fn sequences(own: &Reference, with_reference: bool) -> Vec<Sequence<'_>> {
+    let rows = own.new.iter().zip(&own.old).zip(&own.before).zip(&own.advantages);
     rows.map(|(((logprobs, old), reference), advantage)| Sequence {
         advantage: *advantage,
         logprobs,
@@ -108,10 +109,16 @@ fn the_papers_loss_is_its_formula() {
         max_completion_length: 7,
     };
     let value = |new: &Rows<f32>| {
-        let rows = new.iter().zip(&own.old).zip(&own.reference).zip(&own.advantages);
+        let rows = new.iter().zip(&own.old).zip(&own.before).zip(&own.advantages);
         let terms = rows.map(|(((new, old), reference), advantage)| {
-            let ratio: f64 = new.iter().zip(old).map(|(a, b)| f64::from(*a) - f64::from(*b)).sum::<f64>().exp();
-            let kl: f64 = new.iter().zip(reference).map(|(a, b)| f64::from(*b) - f64::from(*a)).map(|d| d.exp() - d - 1.0).sum();
+            let ratio: f64 =
+                new.iter().zip(old).map(|(a, b)| f64::from(*a) - f64::from(*b)).sum::<f64>().exp();
+            let kl: f64 = new
+                .iter()
+                .zip(reference)
+                .map(|(a, b)| f64::from(*b) - f64::from(*a))
+                .map(|d| d.exp() - d - 1.0)
+                .sum();
             -ratio * advantage + 0.04 * kl
         });
         terms.sum::<f64>() / own.new.len() as f64
@@ -167,7 +174,8 @@ fn ppos_losses_advantages_and_kl_weight_are_trls() {
     let (loss, slopes) = ppo_policy_loss(&flat(&new), &flat(&old), &ppo.advantages.concat(), 0.2);
     close(loss, ppo.policy_loss, "policy");
     all_close(&slopes, &flat(&ppo.policy_slopes), "policy slopes");
-    let (loss, slopes) = ppo_value_loss(&flat(&ppo.predicted), &flat(&ppo.values), &ppo.returns.concat(), 0.3);
+    let (loss, slopes) =
+        ppo_value_loss(&flat(&ppo.predicted), &flat(&ppo.values), &ppo.returns.concat(), 0.3);
     close(loss, ppo.value_loss, "value");
     all_close(&slopes, &flat(&ppo.value_slopes), "value slopes");
 
