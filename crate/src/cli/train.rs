@@ -62,6 +62,10 @@ struct ExportArguments {
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
 
+    /// A command that made that model out of the run's own, for the manifest; may be given several times.
+    #[arg(long, value_name = "COMMAND", requires = "model")]
+    made_by: Vec<String>,
+
     /// The bundle's folder; what it held before goes.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -123,7 +127,7 @@ fn bundle(arguments: &ExportArguments, output: &mut Output) -> Result<()> {
     let config: SftConfig = read_config(&arguments.config)?;
     let model = arguments.model.clone().unwrap_or_else(|| config.output_dir.join("model"));
     let precision = (arguments.quantize.into(), arguments.embedding.map(Quantization::from));
-    let bytes = export(&config, &arguments.name, precision, &model, &arguments.out)?;
+    let bytes = export(&config, &arguments.name, precision, (&model, &arguments.made_by), &arguments.out)?;
     output.result(&json!({ "path": arguments.out, "bytes": bytes }), || {
         format!("the bundle is in {} ({bytes} bytes)", arguments.out.display())
     })

@@ -32,12 +32,13 @@ They were trained further.
 
 /// Packs a model folder, or a checkpoint, of a run into `out` and returns the bundle's size in
 /// bytes. The bundle says how it was made and how many memories its agents are shown. The weights
-/// lie there in the first quantization, the tables of embeddings in the second, if there is one.
+/// lie there in the first quantization, the tables of embeddings in the second, if there is one. Where the model
+/// is not the run's own, `made_by` are the commands that made it out of that.
 pub fn export(
     config: &SftConfig,
     name: &str,
     (quantization, embedding): (Quantization, Option<Quantization>),
-    model: &Path,
+    (model, made_by): (&Path, &[String]),
     out: &Path,
 ) -> Result<u64> {
     let embedding = embedding.filter(|own| *own != quantization);
@@ -49,14 +50,20 @@ pub fn export(
     .flatten()
     .collect();
     let encoder = config.encoder.is_some();
-    let commands = [
+    let first = [
         (encoder && config.model_name_or_path.is_none()).then(|| "./build.sh encoder".to_owned()),
         Some(format!("memory-r1 train sft --config configs/{name}.toml")),
-        Some(format!(
-            "memory-r1 train export --config configs/{name}.toml --name {name} --out {}{formats}",
-            out.display()
-        )),
     ];
+    let source = if made_by.is_empty() { String::new() } else { format!(" --model {}", model.display()) };
+    let last = format!(
+        "memory-r1 train export --config configs/{name}.toml{source} --name {name} --out {}{formats}",
+        out.display()
+    );
+    let commands = config.model_commands.iter().cloned().chain(first.into_iter().flatten());
+    let run = std::iter::once(format!("sft, {} steps, seed {}", config.max_steps, config.seed))
+        .chain(made_by.iter().cloned())
+        .collect::<Vec<_>>()
+        .join("; then ");
     let options = PackOptions {
         name: name.to_owned(),
         quantization,
@@ -69,8 +76,8 @@ pub fn export(
         fact_threshold: config.fact_threshold,
         licence: if encoder { "(MIT OR Apache-2.0) AND Apache-2.0" } else { "MIT OR Apache-2.0" }.to_owned(),
         training: TrainingRun {
-            run: format!("sft, {} steps, seed {}", config.max_steps, config.seed),
-            commands: config.model_commands.iter().cloned().chain(commands.into_iter().flatten()).collect(),
+            run,
+            commands: commands.chain(made_by.iter().cloned()).chain([last]).collect(),
         },
     };
     let mut files = read_files(model)?;

@@ -119,12 +119,17 @@ pub(super) fn move_actor(
 /// Trains until the last phase's end, `max_seconds` or the caller's stop, whichever is first. At a stop there is a
 /// checkpoint to resume from; the resumed run gives the same weights, bit for bit.
 pub fn run(method: Method, config: &RlConfig, resume: bool, stop: &Cancel) -> Result<RlOutcome> {
-    let folder = if resume { RunFolder::open(config)? } else { RunFolder::create(config)? };
+    let open = if resume { Some(RunFolder::open(config)?) } else { None };
     let shown = Shown {
         manager_candidates: config.data.manager_candidates,
         candidates_per_speaker: config.data.candidates_per_speaker,
     };
     let (policy, parameters) = Policy::load(&config.model_name_or_path, shown)?;
+    let files = read_files(&config.extractor_name_or_path)?;
+    let extractor = checkpoint::extractor(&files)?.unwrap_or(files);
+    let dialogues = dialogues(config)?;
+    // Everything that can be missing is there: only now is a folder taken.
+    let folder = open.map_or_else(|| RunFolder::create(config), Ok)?;
     let saved = if resume { folder.load_latest(&policy.layout)? } else { None };
     let mut lora = config.lora.as_ref().map(|own| Lora::new(&policy.layout, own, config.seed)).transpose()?;
     let base = if lora.is_some() { parameters.clone() } else { Vec::new() };
@@ -144,8 +149,6 @@ pub fn run(method: Method, config: &RlConfig, resume: bool, stop: &Cancel) -> Re
         TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments }
     };
     folder.rewind_logs(state.step)?;
-    let files = read_files(&config.extractor_name_or_path)?;
-    let extractor = checkpoint::extractor(&files)?.unwrap_or(files);
     let learner = Learner::new(config.threads, config.micro_batch_tokens, config.temperature as f32);
     let (kl_weight, metrics) = (f64::from(config.ppo.kl_coef as f32), Metrics::default());
     let events = Events::create(folder.path())?;
@@ -155,6 +158,7 @@ pub fn run(method: Method, config: &RlConfig, resume: bool, stop: &Cancel) -> Re
         folder,
         policy,
         extractor,
+        dialogues,
         learner,
         state,
         lora,
@@ -173,6 +177,7 @@ struct Run<'a> {
     folder: RunFolder,
     policy: Policy,
     extractor: Files,
+    dialogues: Vec<Dialogue>,
     learner: Learner,
     state: TrainerState,
     lora: Option<Lora>,
@@ -325,7 +330,6 @@ impl Run<'_> {
     /// Reads all conversations with these weights. Facts are taken out of them once in a run.
     fn read(&self, parameters: &[f32], stop: &Cancel) -> Result<Vec<Reading>> {
         let started = Instant::now();
-        let dialogues = dialogues(self.config)?;
         let path = self.folder.path().join(FACTS);
         let known: HashMap<String, Facts> = if path.exists() {
             serde_json::from_str(&read_text(&path)?)
@@ -333,14 +337,14 @@ impl Run<'_> {
         } else {
             HashMap::new()
         };
-        let bar = ProgressBar::new(dialogues.len() as u64);
+        let bar = ProgressBar::new(self.dialogues.len() as u64);
         if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} conversations read, {eta} left")
         {
             bar.set_style(style);
         }
         let sampling = Sampling { seed: self.config.seed, ..Sampling::default() };
         let round = self.round(parameters, parameters, sampling, 1, stop);
-        let readings = round.read(&self.extractor, &dialogues, &known, &|| bar.inc(1))?;
+        let readings = round.read(&self.extractor, &self.dialogues, &known, &|| bar.inc(1))?;
         bar.finish_and_clear();
         if known.is_empty() {
             let facts: Map<String, Value> = readings

@@ -26,7 +26,8 @@ static MODEL: LazyLock<(tempfile::TempDir, PathBuf, PathBuf)> = LazyLock::new(||
     let config = crate::training::sft::tests::config(&folder.path().join("sft"));
     let trained = crate::training::run(&config, false, &Cancel::default()).unwrap();
     let bundle = folder.path().join("bundle");
-    crate::training::export(&config, "tiny", (Quantization::Q8, None), &trained.path, &bundle).unwrap();
+    crate::training::export(&config, "tiny", (Quantization::Q8, None), (&trained.path, &[]), &bundle)
+        .unwrap();
     (folder, trained.path, bundle)
 });
 

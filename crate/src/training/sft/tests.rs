@@ -69,7 +69,7 @@ fn a_killed_run_goes_on_to_the_same_bits_as_one_that_was_left_alone() {
 
     let bundle = folder.path().join("bundle");
     let formats = (Quantization::Q4, Some(Quantization::Q8));
-    crate::training::export(&config(&whole), "nano", formats, &straight.path, &bundle).unwrap();
+    crate::training::export(&config(&whole), "nano", formats, (&straight.path, &[]), &bundle).unwrap();
     let mut files = crate::training::run_folder::read_files(&bundle).unwrap();
     let manifest = crate::checkpoint::verify(&files).unwrap().unwrap();
     assert!(
