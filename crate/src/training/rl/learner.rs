@@ -27,7 +27,7 @@ pub struct Item {
     tree: Tree,
     targets: Vec<Target>,
     allowed: Vec<Option<Arc<Bitset>>>,
-    /// Whose token each target is, and the which.
+    /// Which trajectory's token each target is, and which of its tokens.
     places: Vec<(usize, usize)>,
 }
 
@@ -88,7 +88,7 @@ impl Item {
         self.places.extend(places);
     }
 
-    /// The same with the targets of these trajectories only; nothing where none is left.
+    /// Whether any of these trajectories has a token in it.
     fn is_of(&self, trajectories: &[bool]) -> bool {
         self.places.iter().any(|(own, _)| trajectories[*own])
     }
