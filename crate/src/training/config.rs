@@ -166,7 +166,7 @@ pub struct EncoderConfig {
     pub slowness: f64,
 }
 
-fn one() -> f64 {
+pub(super) fn one() -> f64 {
     1.0
 }
 
@@ -269,22 +269,22 @@ pub struct SftConfig {
 fn momentum() -> f64 {
     0.95
 }
-fn beta1() -> f64 {
+pub(super) fn beta1() -> f64 {
     0.9
 }
-fn beta2() -> f64 {
+pub(super) fn beta2() -> f64 {
     0.999
 }
-fn epsilon() -> f64 {
+pub(super) fn epsilon() -> f64 {
     1e-8
 }
-fn max_grad_norm() -> f64 {
+pub(super) fn max_grad_norm() -> f64 {
     1.0
 }
-fn threads() -> usize {
+pub(super) fn threads() -> usize {
     2
 }
-fn micro_batch_tokens() -> usize {
+pub(super) fn micro_batch_tokens() -> usize {
     1024
 }
 fn logging_steps() -> u64 {
@@ -296,7 +296,7 @@ fn questions_per_prompt() -> usize {
 fn save_steps() -> u64 {
     500
 }
-fn save_total_limit() -> usize {
+pub(super) fn save_total_limit() -> usize {
     3
 }
 

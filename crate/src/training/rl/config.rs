@@ -10,7 +10,7 @@ use super::objective::{ImportanceSamplingLevel, LossType, PolicyLoss};
 use super::reward::RewardWeights;
 use crate::error::{Error, Result};
 use crate::training::adamw::AdamW;
-use crate::training::config::Schedule;
+use crate::training::config::{self, Schedule};
 use crate::training::lora::LoraConfig;
 use crate::training::optimizer::Optimizer;
 use crate::training::run_folder::RunConfig;
@@ -57,7 +57,7 @@ pub struct RlData {
     /// The most memories of one speaker that the answer agent is shown.
     pub candidates_per_speaker: usize,
     /// The share of unanswerable questions (category 5) that stay among the answer agent's tasks.
-    #[serde(default = "one")]
+    #[serde(default = "config::one")]
     pub unanswerable: f64,
 }
 
@@ -203,16 +203,16 @@ pub struct RlConfig {
     #[serde(default)]
     pub weight_decay: f64,
     /// AdamW's first constant.
-    #[serde(default = "beta1")]
+    #[serde(default = "config::beta1")]
     pub adam_beta1: f64,
     /// AdamW's second.
-    #[serde(default = "beta2")]
+    #[serde(default = "config::beta2")]
     pub adam_beta2: f64,
     /// AdamW's third.
-    #[serde(default = "epsilon")]
+    #[serde(default = "config::epsilon")]
     pub adam_epsilon: f64,
     /// The longest gradient.
-    #[serde(default = "one")]
+    #[serde(default = "config::max_grad_norm")]
     pub max_grad_norm: f64,
     /// Trajectories of one task.
     #[serde(default = "num_generations")]
@@ -221,13 +221,13 @@ pub struct RlConfig {
     #[serde(default = "generation_batch_size")]
     pub generation_batch_size: usize,
     /// What logits are divided by, in play and in learning.
-    #[serde(default = "one")]
+    #[serde(default = "config::one")]
     pub temperature: f64,
     /// Threads; the sums, and so the weights, depend on their number.
-    #[serde(default = "threads")]
+    #[serde(default = "config::threads")]
     pub threads: usize,
     /// The most tokens that a thread works on at once.
-    #[serde(default = "micro_batch_tokens")]
+    #[serde(default = "config::micro_batch_tokens")]
     pub micro_batch_tokens: usize,
     /// A line of metrics every so many steps.
     #[serde(default = "logging_steps")]
@@ -239,7 +239,7 @@ pub struct RlConfig {
     #[serde(default = "save_steps")]
     pub save_steps: u64,
     /// How many checkpoints stay.
-    #[serde(default = "save_total_limit")]
+    #[serde(default = "config::save_total_limit")]
     pub save_total_limit: usize,
     /// Who learns, in order.
     pub phases: Vec<Phase>,
@@ -258,23 +258,11 @@ pub struct RlConfig {
     pub ppo: PpoConfig,
 }
 
-fn one() -> f64 {
-    1.0
-}
 fn eval_tasks() -> usize {
     128
 }
 fn learning_rate() -> f64 {
     1e-6
-}
-fn beta1() -> f64 {
-    0.9
-}
-fn beta2() -> f64 {
-    0.999
-}
-fn epsilon() -> f64 {
-    1e-8
 }
 fn num_generations() -> usize {
     8
@@ -282,20 +270,11 @@ fn num_generations() -> usize {
 fn generation_batch_size() -> usize {
     64
 }
-fn threads() -> usize {
-    2
-}
-fn micro_batch_tokens() -> usize {
-    1024
-}
 fn logging_steps() -> u64 {
     1
 }
 fn save_steps() -> u64 {
     50
-}
-fn save_total_limit() -> usize {
-    3
 }
 
 impl RlConfig {
