@@ -62,8 +62,9 @@ impl Critic {
         layout: &Layout,
         items: &[Item],
         shape: &[usize],
+        part: &[bool],
     ) -> Result<PerToken> {
-        learner.values(layout, (&self.parameters, &self.head), items, shape)
+        learner.values(layout, (&self.parameters, &self.head), items, shape, part)
     }
 
     /// Learns from the slopes of its loss, for the `number`-th time.

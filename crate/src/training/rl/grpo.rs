@@ -24,7 +24,7 @@ pub(super) fn learn(
     let advantages = group_advantages(&rewards, config.num_generations, own.scale_rewards);
     let items = Item::all(&rollouts);
     let shape: Vec<usize> = rollouts.iter().map(|own| own.sets.iter().map(Vec::len).sum()).collect();
-    let (old, entropies) = learner.logprobs(actor.layout, actor.parameters, &items, &shape)?;
+    let (old, entropies) = learner.logprobs(actor.layout, actor.parameters, &items, &shape, &[])?;
     if (config.temperature - 1.0).abs() < f64::EPSILON {
         metrics.mismatch(&rollouts, &old);
     }
@@ -32,7 +32,7 @@ pub(super) fn learn(
     let spread: f64 = entropies.iter().flatten().map(|own| f64::from(*own)).sum();
     metrics.add("entropy", spread / total.max(1) as f64);
     let reference = if own.beta > 0.0 {
-        Some(learner.logprobs(actor.layout, actor.reference, &items, &shape)?.0)
+        Some(learner.logprobs(actor.layout, actor.reference, &items, &shape, &[])?.0)
     } else {
         None
     };
@@ -48,7 +48,7 @@ pub(super) fn learn(
         let new = if iteration == 0 {
             old.clone()
         } else {
-            learner.logprobs(actor.layout, actor.parameters, &items, &shape)?.0
+            learner.logprobs(actor.layout, actor.parameters, &items, &shape, &[])?.0
         };
         let rows: Vec<usize> = (0..rollouts.len()).collect();
         let (mut slopes, mut bonuses): (PerToken, Vec<f32>) = (Vec::new(), Vec::new());

@@ -117,15 +117,17 @@ impl Learner {
         Self { workers, micro_batch_tokens, temperature }
     }
 
-    /// The log-probability of every chosen token among those that were allowed, and the entropy of the choice.
+    /// The log-probability of every chosen token among those that were allowed, and the entropy of the choice. Of
+    /// trajectories that share no prompt with these in `part` nothing is read, and zeros stand; an empty `part` is all.
     pub fn logprobs(
         &mut self,
         layout: &Layout,
         parameters: &[f32],
         items: &[Item],
         shape: &[usize],
+        part: &[bool],
     ) -> Result<(PerToken, PerToken)> {
-        let read = self.each(items, 0, |workspace, batch, _, _| {
+        let read = self.each(items, part, 0, |workspace, batch, _, _| {
             let losses = workspace.forward(layout, parameters, batch)?;
             Ok((losses.logprobs, losses.entropies))
         })?;
@@ -151,7 +153,7 @@ impl Learner {
         bonuses: &[f32],
     ) -> Result<(&[f32], f64)> {
         let part: Vec<bool> = slopes.iter().map(|own| !own.is_empty()).collect();
-        self.each_of(items, &part, layout.len(), |workspace, batch, own, gradient| {
+        self.each(items, &part, layout.len(), |workspace, batch, own, gradient| {
             workspace.forward(layout, parameters, batch)?;
             // The network's coefficients are those of negative log-probabilities.
             let coefficients: Vec<f32> =
@@ -166,15 +168,16 @@ impl Learner {
         Ok(self.reduce())
     }
 
-    /// A critic's value before every chosen token.
+    /// A critic's value before every chosen token; `part` is that of [`Self::logprobs`].
     pub fn values(
         &mut self,
         layout: &Layout,
         (parameters, head): (&[f32], &[f32]),
         items: &[Item],
         shape: &[usize],
+        part: &[bool],
     ) -> Result<PerToken> {
-        let read = self.each(items, 0, |workspace, batch, _, _| {
+        let read = self.each(items, part, 0, |workspace, batch, _, _| {
             workspace.forward_values(layout, parameters, head, batch)
         })?;
         let mut values = zeros(shape);
@@ -195,7 +198,7 @@ impl Learner {
         slopes: &PerToken,
     ) -> Result<(&[f32], f64)> {
         let part: Vec<bool> = slopes.iter().map(|own| !own.is_empty()).collect();
-        self.each_of(items, &part, layout.len() + head.len(), |workspace, batch, own, gradient| {
+        self.each(items, &part, layout.len() + head.len(), |workspace, batch, own, gradient| {
             workspace.forward_values(layout, parameters, head, batch)?;
             let own: Vec<f32> =
                 own.iter().map(|(row, token)| slopes[*row].get(*token).copied().unwrap_or(0.0)).collect();
@@ -206,37 +209,17 @@ impl Learner {
         Ok(self.reduce())
     }
 
-    /// Does work on batches of the items that have a part in it.
-    fn each_of<T: Send>(
+    /// Does work on batches of the items that these trajectories have a token in, all where none are given, in an
+    /// order that depends on nothing but them.
+    fn each<T: Send>(
         &mut self,
         items: &[Item],
         part: &[bool],
         gradient: usize,
         work: impl Fn(&mut Workspace, &Batch, &[(usize, usize)], &mut [f32]) -> Result<T> + Sync,
-    ) -> Result<()> {
-        let chosen: Vec<usize> = (0..items.len()).filter(|item| items[*item].is_of(part)).collect();
-        self.run(items, &chosen, gradient, work).map(|_| ())
-    }
-
-    fn each<T: Send>(
-        &mut self,
-        items: &[Item],
-        gradient: usize,
-        work: impl Fn(&mut Workspace, &Batch, &[(usize, usize)], &mut [f32]) -> Result<T> + Sync,
     ) -> Result<Vec<(Vec<usize>, T)>> {
-        let all: Vec<usize> = (0..items.len()).collect();
-        self.run(items, &all, gradient, work)
-    }
-
-    /// Does work on batches of these items, in an order that depends on nothing but them.
-    fn run<T: Send>(
-        &mut self,
-        items: &[Item],
-        chosen: &[usize],
-        gradient: usize,
-        work: impl Fn(&mut Workspace, &Batch, &[(usize, usize)], &mut [f32]) -> Result<T> + Sync,
-    ) -> Result<Vec<(Vec<usize>, T)>> {
-        let mut order = chosen.to_vec();
+        let mut order: Vec<usize> =
+            (0..items.len()).filter(|item| part.is_empty() || items[*item].is_of(part)).collect();
         order.sort_by_key(|item| std::cmp::Reverse(items[*item].tokens.len()));
         let mut shares = vec![(0, Vec::new()); self.workers.len()];
         for item in order {

@@ -27,12 +27,12 @@ pub(super) fn learn(
     let rollouts: Vec<Rollout> = groups.into_iter().flatten().collect();
     let items = Item::all(&rollouts);
     let shape: Vec<usize> = rollouts.iter().map(|own| own.sets.iter().map(Vec::len).sum()).collect();
-    let (old, entropies) = learner.logprobs(layout, actor.parameters, &items, &shape)?;
+    let (old, entropies) = learner.logprobs(layout, actor.parameters, &items, &shape, &[])?;
     if (config.temperature - 1.0).abs() < f64::EPSILON {
         metrics.mismatch(&rollouts, &old);
     }
-    let (reference, _) = learner.logprobs(layout, actor.reference, &items, &shape)?;
-    let values = critic.values(learner, layout, &items, &shape)?;
+    let (reference, _) = learner.logprobs(layout, actor.reference, &items, &shape, &[])?;
+    let values = critic.values(learner, layout, &items, &shape, &[])?;
     let total: usize = shape.iter().sum();
     let spread: f64 = entropies.iter().flatten().map(|own| f64::from(*own)).sum();
     metrics.add("entropy", spread / total.max(1) as f64);
@@ -73,6 +73,7 @@ pub(super) fn learn(
         Random::new(config.seed, &[0x0bb0, phase as u64, step, epoch]).shuffle(&mut order);
         for part in order.chunks(rollouts.len().div_ceil(own.num_mini_batches).max(1)) {
             number += 1;
+            let inside: Vec<bool> = (0..rollouts.len()).map(|row| part.contains(&row)).collect();
             let pick =
                 |all: &PerToken| part.iter().flat_map(|row| all[*row].iter().copied()).collect::<Vec<f32>>();
             let pick_exact = |all: &[Vec<f64>]| {
@@ -89,7 +90,7 @@ pub(super) fn learn(
                 }
                 rows
             };
-            let now = critic.values(learner, layout, &items, &shape)?;
+            let now = critic.values(learner, layout, &items, &shape, &inside)?;
             let (value_loss, slopes) =
                 ppo_value_loss(&pick(&now), &pick(&values), &pick_exact(&returns), own.cliprange_value);
             let how = (&optimizer, number, (own.critic_learning_rate * rate) as f32);
@@ -98,7 +99,7 @@ pub(super) fn learn(
             if step <= own.critic_warmup_steps {
                 continue;
             }
-            let (new, _) = learner.logprobs(layout, actor.parameters, &items, &shape)?;
+            let (new, _) = learner.logprobs(layout, actor.parameters, &items, &shape, &inside)?;
             let (new, before) = (pick(&new), pick(&old));
             let (policy_loss, slopes) =
                 ppo_policy_loss(&new, &before, &pick_exact(&advantages), own.cliprange);

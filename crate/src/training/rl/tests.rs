@@ -83,7 +83,7 @@ fn the_trainer_finds_the_log_probabilities_that_the_generator_said() {
     // A manager's trajectory has a segment for every fact that a model decided on.
     assert!(rollouts.iter().any(|own| own.sets.len() > 1));
     let mut learner = Learner::new(2, 1024, 1.0);
-    let (found, entropies) = learner.logprobs(&policy.layout, &parameters, &items, &shape).unwrap();
+    let (found, entropies) = learner.logprobs(&policy.layout, &parameters, &items, &shape, &[]).unwrap();
     for (rollout, found) in rollouts.iter().zip(&found) {
         let segments = rollout.trajectory.segments.iter().zip(&rollout.sets);
         let said =
@@ -95,7 +95,12 @@ fn the_trainer_finds_the_log_probabilities_that_the_generator_said() {
     assert!(entropies.iter().flatten().all(|own| (0.0..10.0).contains(own)));
     // Alone as in a batch, on one thread as on two.
     let mut alone = Learner::new(1, 1, 1.0);
-    let (again, _) = alone.logprobs(&policy.layout, &parameters, &items, &shape).unwrap();
+    let (again, _) = alone.logprobs(&policy.layout, &parameters, &items, &shape, &[]).unwrap();
+    // A part of the trajectories is what it is among all.
+    let part: Vec<bool> = (0..shape.len()).map(|row| row == shape.len() - 1).collect();
+    let (last, _) = alone.logprobs(&policy.layout, &parameters, &items, &shape, &part).unwrap();
+    assert_eq!(last[shape.len() - 1], again[shape.len() - 1]);
+    assert!(last[0].iter().all(|own| *own == 0.0));
     let pairs = found.iter().flatten().zip(again.iter().flatten());
     pairs.for_each(|(a, b)| assert!((a - b).abs() < 1e-5, "{a} {b}"));
 }
