@@ -175,20 +175,6 @@ fn every_system_answers_from_what_it_is_allowed_to_see() {
 }
 
 #[test]
-fn a_file_of_a_benchmark_is_counted_and_verified() {
-    let folder = tempfile::tempdir().unwrap();
-    let (conversations, _) = made_up(folder.path());
-    let counted = json(&["data", "locomo", "--file", text(&conversations), "--json"]);
-    assert_eq!((&counted["licence"], &counted["file"]["verified"]), (&"CC-BY-NC-4.0".into(), &false.into()));
-    assert_eq!(counted["file"]["conversations"], 2);
-    let printed = String::from_utf8(memory_r1(&["data", "locomo"]).stdout).unwrap();
-    assert!(printed.contains("snap-research/LoCoMo") && !printed.contains("this is"), "{printed}");
-    let broken = folder.path().join("broken.json");
-    fs::write(&broken, "[{}]").unwrap();
-    assert!(failure(&["data", "locomo", "--file", text(&broken)]).contains("INVALID_ARGUMENT"));
-}
-
-#[test]
 fn what_was_added_can_be_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let db = folder.path().join("memory.db");
@@ -393,7 +379,7 @@ fn longmemeval_runs_in_every_layout() {
     let counted =
         json(&["data", "longmemeval", "--file", text(&folder.path().join("longmemeval.json")), "--json"]);
     assert!(counted["file"]["questions"].as_u64().unwrap() > 10);
-    assert_eq!(counted["file"]["verified"], Value::Null);
+    assert_eq!(counted["file"]["verified"], false);
 }
 
 #[test]
@@ -589,32 +575,22 @@ fn ctrl_c_keeps_what_is_done() {
     assert_eq!(timeless(resumed), timeless(report));
 }
 
-#[test]
+/// The released files' folder, where it is.
 #[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
-fn the_released_locomo_file_is_read_where_it_is() {
+fn released() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
-    let folder = std::env::var_os("MEMORY_R1_DATA").map_or(beside, PathBuf::from);
-    let file = folder.join("locomo/locomo10.json");
-    if !file.is_file() {
-        eprintln!("SKIPPED: {} is not there; the made-up conversations stand in for it", file.display());
-        return;
+    let folder = std::env::var_os("MEMORY_R1_DATA").map_or(beside, PathBuf::from).join("locomo");
+    let is_there = folder.join("locomo10.json").is_file();
+    if !is_there {
+        eprintln!("SKIPPED: {} is not there; made-up conversations stand in for it", folder.display());
     }
-    let counted = json(&["data", "locomo", "--file", text(&file), "--json"]);
-    let file_counts = &counted["file"];
-    assert_eq!(file_counts["verified"], true);
-    let numbers = ["conversations", "turns", "questions"].map(|name| file_counts[name].as_u64().unwrap());
-    assert_eq!(numbers, [10, 5_882, 1_986]);
-    let categories = |counts: &Value| -> Vec<u64> {
-        counts["by_category"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).collect()
-    };
-    assert_eq!(categories(file_counts), [282, 321, 96, 841, 446]);
-    for (split, scored, of_each) in
-        [("train", 152, [32, 37, 13, 70]), ("val", 81, [11, 26, 0, 44]), ("test", 1307, [239, 258, 83, 727])]
-    {
-        let counts = &file_counts["splits"][split];
-        assert_eq!(counts["scored"], scored);
-        assert_eq!(categories(counts)[..4], of_each);
-    }
+    is_there.then_some(folder)
+}
+
+#[test]
+fn the_released_locomo_file_and_its_audit_are_read_where_they_are() {
+    let Some(folder) = released() else { return };
+    let file = folder.join("locomo10.json");
     let out = tempfile::tempdir().unwrap();
     let run = out.path().join("run");
     let paths = ["eval", "locomo", "--data", text(&file), "--out", text(&run), "--model", model()];
@@ -622,4 +598,87 @@ fn the_released_locomo_file_is_read_where_it_is() {
     let report = json(&[&paths[..], &rest].concat());
     assert_eq!(report["n"], 3);
     assert!(report["banks"]["conv-30"].is_object(), "{report}");
+    assert_eq!((&report["stale"], report.get("corrected")), (&Value::Null, None));
+
+    // 99 of the audit's 156 entries say that the answer is wrong, the first of them in the first 50 questions.
+    let run = out.path().join("audited");
+    let paths = ["eval", "locomo", "--data", text(&file), "--out", text(&run), "--model", model()];
+    let audit = folder.join("label_errors.json");
+    let rest = ["--split", "train", "--system", "no-memory", "--label-errors", text(&audit), "--json"];
+    let report = json(&[&paths[..], &rest].concat());
+    let entries: Value = serde_json::from_slice(&fs::read(&audit).unwrap()).unwrap();
+    let wrong = entries.as_array().unwrap().iter().filter(|own| {
+        own["error_type"] != "WRONG_CITATION" && own["question_id"].as_str().unwrap().starts_with("locomo_0_")
+    });
+    assert_eq!(report["corrected"]["corrections"], wrong.count());
+    assert_eq!(report["corrected"]["n"], report["n"]);
+}
+
+#[test]
+fn labels_are_corrected_beside_the_released_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, _) = made_up(folder.path());
+    let run = folder.path().join("run");
+    let audit = folder.path().join("audit.json");
+    let conversations: Value = serde_json::from_slice(&fs::read(&data).unwrap()).unwrap();
+    let asked = conversations[1]["qa"].as_array().unwrap();
+    let place = asked.iter().position(|own| own["category"] == 4).unwrap();
+    let entry = |error_type: &str, golden: &Value| {
+        serde_json::json!([{
+            "question_id": format!("locomo_1_qa{place}"), "question": asked[place]["question"],
+            "golden_answer": golden, "error_type": error_type, "correct_answer": "I don't know",
+        }])
+    };
+    let evaluate = |name: &str, audited: &Value| {
+        fs::write(&audit, audited.to_string()).unwrap();
+        let out = folder.path().join(name);
+        let paths = ["eval", "locomo", "--data", text(&data), "--out", text(&out), "--model", model()];
+        memory_r1(&[&paths[..], &["--turns", "2", "--label-errors", text(&audit), "--json"]].concat())
+    };
+    let report = |name: &str, audited: &Value| -> Value {
+        serde_json::from_slice(&evaluate(name, audited).stdout).unwrap()
+    };
+    let golden = &asked[place]["answer"];
+    let corrected = report("run", &entry("HALLUCINATION", golden));
+    let own = lines(&run.join("questions.jsonl"));
+    let question = own.iter().filter(|own| own["sample_id"] == conversations[1]["sample_id"]);
+    let said = question.clone().find(|own| own["index"] == place).unwrap()["prediction"].as_str().unwrap();
+    let (before, after) = (&corrected, &corrected["corrected"]);
+    assert_eq!((&after["corrections"], &after["n"]), (&1.into(), &before["n"]));
+    let gained = after["by_category"]["4"]["exact_match"].as_f64().unwrap()
+        - before["by_category"]["4"]["exact_match"].as_f64().unwrap();
+    let wanted =
+        f64::from(u8::from(said == "I don't know")) / after["by_category"]["4"]["n"].as_f64().unwrap();
+    assert!((gained - wanted).abs() < 1e-9, "{gained} of {wanted}");
+    // The released labels stay in the run's files, and its page shows both.
+    assert_eq!(lines(&run.join("questions.jsonl")).len(), own.len());
+    assert!(fs::read_to_string(run.join("report.html")).unwrap().contains("corrected labels"));
+
+    // What only names other evidence corrects nothing; another question or answer is an error.
+    let cited = report("cited", &entry("WRONG_CITATION", golden));
+    assert_eq!(cited["corrected"]["corrections"], 0);
+    for (name, audited, expected) in [
+        ("other", entry("HALLUCINATION", &"another".into()), "record 0: question_id: expected the place"),
+        ("form", serde_json::json!([{"question_id": 3}]), "is no list of label errors"),
+    ] {
+        let error = String::from_utf8(evaluate(name, &audited).stderr).unwrap();
+        assert!(error.contains("audit.json") && error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn what_no_longer_holds_is_counted_where_the_data_tell() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, _) = made_up(folder.path());
+    let stale = |name: &str, system: &str| {
+        let out = folder.path().join(name);
+        let paths = ["eval", "locomo", "--data", text(&data), "--out", text(&out), "--model", model()];
+        let report = json(&[&paths[..], &["--limit", "30", "--system", system, "--json"]].concat());
+        report["stale"].clone()
+    };
+    // Turns that are kept word for word say everything that no longer holds, or nearly.
+    let kept = stale("rag", "rag");
+    let (all, told) = (kept["superseded"].as_u64().unwrap(), kept["stale"].as_u64().unwrap());
+    assert!(all > 3 && told <= all && told * 2 > all, "{kept}");
+    assert_eq!(stale("none", "no-memory"), Value::Null);
 }

@@ -71,10 +71,16 @@ fn a_server_plays_all_parts_and_its_failures_change_nothing() {
     assert_eq!(answers.lines().count(), 50);
 
     // Every kind of failure that passes, in the middle of work on several conversations at once.
-    server.fail(&[Fault::Busy, Fault::Broken, Fault::Cut, Fault::Lost, Fault::Busy, Fault::Cut]);
+    let faults = [Fault::Busy, Fault::Broken, Fault::Cut, Fault::Lost, Fault::Failed, Fault::CutWhole];
+    server.fail(&faults);
     place.run(&server, "troubled", &["--concurrency", "4"]);
     assert_eq!(place.answers("troubled"), answers);
-    assert_eq!(server.asked().len(), asked.len() + 6);
+    assert_eq!(server.asked().len(), asked.len() + faults.len());
+
+    // A server that does not stream.
+    server.fail(&vec![Fault::Whole; asked.len()]);
+    place.run(&server, "whole-replies", &[]);
+    assert_eq!(place.answers("whole-replies"), answers);
 }
 
 #[test]
@@ -136,6 +142,24 @@ fn what_is_no_json_changes_nothing_and_a_long_prompt_is_cut() {
     server.fail(&faults);
     let cut = place.run(&server, "cut", &[]);
     assert_eq!((&cut["facts"], server.asked().len()), (&plain["facts"], calls.len() + 1));
+}
+
+#[test]
+fn a_server_is_asked_as_the_options_say() {
+    let (server, place) = (LocalServer::new(), Place::new());
+    let more = ["--prompts", "compact", "--candidates-per-speaker", "2", "--fact-threshold", "0"];
+    place.run(&server, "compact", &more);
+    let asked = server.asked();
+    assert!(asked.iter().all(|own| own["messages"][0]["content"] != "" && own["stream"] == true));
+    let first: Vec<Value> =
+        place.answers("compact").lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert!(first.iter().all(|own| own["candidates"].as_array().unwrap().len() <= 4));
+    // The same folder is another run without them.
+    let model = format!("{}#some/model", server.base);
+    let error = place.fails(&model, "compact", &["--resume"]);
+    assert!(error.contains("another models"), "{error}");
+    let error = place.fails(&model, "wrong", &["--fact-threshold", "1.5"]);
+    assert!(error.contains("--fact-threshold is in 0..1"), "{error}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(super) fn shards(files: &Files) -> impl Iterator<Item = (&String, &Vec<u8>)>
 }
 
 /// The configuration of a folder.
-pub(super) fn read_config(files: &Files) -> Result<DecoderConfig> {
+pub(crate) fn read_config(files: &Files) -> Result<DecoderConfig> {
     DecoderConfig::from_json(text(files, CONFIG)?)
 }
 

@@ -6,12 +6,14 @@
 mod add;
 mod agent;
 mod answer;
+mod asking;
 mod bench;
 mod data;
 mod database;
 mod device;
 mod devices;
 mod digest;
+mod download;
 mod embed;
 mod eval;
 mod export;

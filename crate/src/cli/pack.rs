@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::backend::flex::FlexDevice;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use futures_lite::future::block_on;
 use serde::Serialize;
 
+use super::asking::{Asking, Prompts};
 use super::model::{read_folder, read_model};
 use super::output::Output;
 use super::precision::Precision;
@@ -38,36 +39,14 @@ pub(super) struct Arguments {
     /// The bundle's name; the folder's without it.
     #[arg(long)]
     name: Option<String>,
-    /// How prompts are worded for it.
-    #[arg(long, value_enum)]
-    prompts: Option<Prompts>,
     /// The longest prompt and completion together, in tokens.
     #[arg(long, value_name = "N")]
     context_length: Option<usize>,
-    /// How many memories of one speaker the answer agent is shown.
-    #[arg(long, value_name = "N")]
-    candidates_per_speaker: Option<usize>,
-    /// How many related memories the manager is shown.
-    #[arg(long, value_name = "N")]
-    manager_candidates: Option<usize>,
-    /// How many related memories the extractor is shown beside a turn.
-    #[arg(long, value_name = "N")]
-    extractor_candidates: Option<usize>,
-
-    /// A fact whose tokens have a lower mean probability is not believed.
-    #[arg(long, value_name = "P")]
-    fact_threshold: Option<f64>,
+    #[command(flatten)]
+    asking: Asking,
     /// The weights' licence, an SPDX expression.
     #[arg(long)]
     licence: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Prompts {
-    /// For instruction-tuned models.
-    Instruct,
-    /// For models trained on the task itself, such as nano.
-    Compact,
 }
 
 #[derive(Serialize)]
@@ -107,7 +86,8 @@ fn options(arguments: &Arguments, own: Option<&Manifest>) -> Result<PackOptions>
     let folder = fs::canonicalize(&arguments.model).ok();
     let folder_name =
         folder.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-    let prompts = arguments.prompts.map(|prompts| match prompts {
+    let asking = &arguments.asking;
+    let prompts = asking.prompts.map(|prompts| match prompts {
         Prompts::Instruct => "instruct".to_owned(),
         Prompts::Compact => "compact".to_owned(),
     });
@@ -127,10 +107,10 @@ fn options(arguments: &Arguments, own: Option<&Manifest>) -> Result<PackOptions>
         embedding_quantization: arguments.embedding.map(Quantization::from),
         prompt_family: prompts.unwrap_or(own.prompt_family),
         context_length: arguments.context_length.or(own.context_length),
-        candidates_per_speaker: arguments.candidates_per_speaker.unwrap_or(own.candidates_per_speaker),
-        manager_candidates: arguments.manager_candidates.unwrap_or(own.manager_candidates),
-        extractor_candidates: arguments.extractor_candidates.unwrap_or(own.extractor_candidates),
-        fact_threshold: arguments.fact_threshold.unwrap_or(own.fact_threshold),
+        candidates_per_speaker: asking.candidates_per_speaker.unwrap_or(own.candidates_per_speaker),
+        manager_candidates: asking.manager_candidates.unwrap_or(own.manager_candidates),
+        extractor_candidates: asking.extractor_candidates.unwrap_or(own.extractor_candidates),
+        fact_threshold: asking.fact_threshold.unwrap_or(own.fact_threshold),
         licence,
         training,
     })

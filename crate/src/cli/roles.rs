@@ -6,10 +6,13 @@ use std::rc::Rc;
 
 use clap::Args;
 
+use super::asking::Asking;
 use super::model::ModelArguments;
 use crate::agents::Models;
-use crate::error::{Error, Result};
-use crate::generation::{Connection, LanguageModel, Malformed, RemoteModel, Retries, Unconstrained};
+use crate::error::Result;
+use crate::generation::{
+    Connection, Described, LanguageModel, Malformed, RemoteModel, Retries, Unconstrained, parse_address,
+};
 
 /// The variable that holds a server's key.
 const KEY: &str = "OPENAI_API_KEY";
@@ -37,6 +40,8 @@ pub(in crate::cli) struct RoleArguments {
     /// for changes nothing, and is counted.
     #[arg(long)]
     unconstrained: bool,
+    #[command(flatten)]
+    asking: Asking,
     /// How many conversations, and questions of each, are worked on at once; more than 1 for servers.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(in crate::cli) concurrency: u16,
@@ -68,8 +73,11 @@ impl RoleArguments {
         if let Some(own) = &self.answerer {
             models.answer_agent = self.role(own, &malformed, |models| models.answer_agent)?;
         }
-        if self.unconstrained {
-            for own in [&mut models.extractor, &mut models.manager, &mut models.answer_agent] {
+        for own in [&mut models.extractor, &mut models.manager, &mut models.answer_agent] {
+            if let Some(info) = self.asking.instead_of(own.info())? {
+                *own = Rc::new(Described::new(own.clone(), info));
+            }
+            if self.unconstrained {
                 *own = Rc::new(Unconstrained::new(own.clone(), malformed.clone()));
             }
         }
@@ -96,12 +104,9 @@ impl RoleArguments {
 
     /// The model of a server, where the name is an address.
     fn server(&self, given: &str, malformed: &Malformed) -> Option<Result<Rc<dyn LanguageModel>>> {
-        if !["http://", "https://"].iter().any(|scheme| given.starts_with(scheme)) {
-            return None;
-        }
-        let Some((base, name)) = given.split_once('#').filter(|(_, name)| !name.is_empty()) else {
-            let message = format!("{given} names no model; write {given}#NAME");
-            return Some(Err(Error::invalid(message)));
+        let (base, name) = match parse_address(given)? {
+            Ok(address) => address,
+            Err(error) => return Some(Err(error)),
         };
         let retries = Retries { attempts: self.attempts, ..Retries::default() };
         let key = env::var(KEY).ok().filter(|key| !key.is_empty());

@@ -1,6 +1,7 @@
 //! A conversation with its questions, whatever benchmark it comes from.
 
 use super::locomo::Sample;
+use super::superseded::Superseded;
 use crate::bank::{Role, Timestamp, Turn};
 
 /// The category of questions that the conversation does not answer, where a benchmark has no number
@@ -18,6 +19,8 @@ pub struct Dialogue {
     pub turns: Vec<Said>,
     /// What is asked.
     pub questions: Vec<Asked>,
+    /// What stops to be true, where that is known.
+    pub superseded: Vec<Superseded>,
 }
 
 /// One message.
@@ -88,6 +91,7 @@ impl From<&Sample> for Dialogue {
             banks: vec![conversation.speaker_a.clone(), conversation.speaker_b.clone()],
             turns: turns.collect(),
             questions: questions.collect(),
+            superseded: sample.superseded.clone(),
         }
     }
 }

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::place::Place;
+use super::superseded::{Superseded, superseded};
+use super::synthetic::GoldTurn;
 use crate::bank::Timestamp;
 use crate::error::{Error, ErrorCode, Result};
 
@@ -73,6 +75,8 @@ pub struct Sample {
     pub conversation: Conversation,
     /// What is asked.
     pub questions: Vec<Question>,
+    /// What stops to be true; known of synthetic conversations alone.
+    pub superseded: Vec<Superseded>,
 }
 
 /// Which part of a file.
@@ -200,7 +204,16 @@ fn sample(record: &Value, place: &Place, malformed: &mut usize) -> Result<Sample
     for (i, record) in place.list(record, "qa")?.iter().enumerate() {
         questions.push(question(record, &place.at(&format!("qa {i}")), &turns, malformed)?);
     }
-    Ok(Sample { sample_id, conversation, questions })
+    let superseded = match record.get("gold") {
+        Some(gold) => superseded(&gold_turns(gold, &place.at("gold"))?),
+        None => Vec::new(),
+    };
+    Ok(Sample { sample_id, conversation, questions, superseded })
+}
+
+fn gold_turns(gold: &Value, place: &Place) -> Result<Vec<GoldTurn>> {
+    Vec::deserialize(place.field(gold, "turns")?)
+        .map_err(|error| place.at("turns").error("gold operations").with_source(error))
 }
 
 fn conversation(value: &Value, place: &Place) -> Result<Conversation> {

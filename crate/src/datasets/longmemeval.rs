@@ -92,6 +92,7 @@ fn dialogue(value: &Value, place: &Place) -> Result<Dialogue> {
             category: if is_abstention { ABSTENTION.to_owned() } else { kind },
             evidence,
         }],
+        superseded: Vec::new(),
         id,
     })
 }

@@ -3,11 +3,15 @@
 
 mod dialogue;
 pub mod freeform;
+mod label_errors;
 pub mod locomo;
 pub mod longmemeval;
 pub mod msc;
 mod place;
 mod records;
+mod superseded;
 pub mod synthetic;
 
 pub use dialogue::{ABSTENTION, Asked, Dialogue, Said, heard};
+pub use label_errors::{Corrections, read_corrections};
+pub use superseded::Superseded;

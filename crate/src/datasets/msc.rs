@@ -64,6 +64,7 @@ fn dialogue(number: usize, value: &Value, place: &Place) -> Result<Dialogue> {
             category: "msc".to_owned(),
             evidence: Vec::new(),
         }],
+        superseded: Vec::new(),
     })
 }
 

@@ -26,7 +26,7 @@ use crate::agents::{
     AddOptions, AnswerOptions, CONTEXT_TURNS, MemoryAgent, Models, Remembered, is_same_statement,
 };
 use crate::bank::{Journal, OperationKind, Scope, Timestamp, seeded_journal_id};
-use crate::datasets::{Asked, Dialogue, Said, heard};
+use crate::datasets::{Asked, Dialogue, Said, Superseded, heard};
 use crate::error::{Error, Result};
 use crate::generation::{Cancel, PromptFamily, Sampling};
 use crate::store::{InMemoryStore, Store};
@@ -79,6 +79,10 @@ pub struct BankState {
     /// How many of them say what another of the same bank says.
     #[serde(default)]
     pub duplicates: usize,
+    /// How many statements the turns changed or took back, where the data say so, and how many of them a memory
+    /// still says.
+    #[serde(default)]
+    pub superseded: Option<Stale>,
     /// How long each turn took.
     #[serde(default)]
     pub turn_seconds: Vec<f64>,
@@ -87,6 +91,15 @@ pub struct BankState {
     pub growth: Vec<Growth>,
     /// Both journals, as `memory-r1 export` writes them.
     pub journals: String,
+}
+
+/// Statements that no longer hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stale {
+    /// How many there are.
+    pub superseded: usize,
+    /// How many of them a memory of the speaker still says.
+    pub stale: usize,
 }
 
 /// The banks of a conversation after some of its turns.
@@ -322,6 +335,8 @@ struct Banks {
     agent: MemoryAgent,
     now: Rc<Cell<Timestamp>>,
     speakers: Vec<String>,
+    /// Each with the place of the turn since which it does not hold.
+    superseded: Vec<(usize, Superseded)>,
     state: BankState,
 }
 
@@ -349,7 +364,10 @@ impl Banks {
             Rc::new(move || clock.get()),
             Rc::new(move |scope| seeded_journal_id(seed, scope)),
         );
-        Ok(Self { agent, now, speakers: dialogue.banks.clone(), state })
+        let place = |own: &Superseded| dialogue.turns.iter().position(|turn| turn.id == own.turn);
+        let superseded = dialogue.superseded.iter().filter(|_| run.settings.system.has_banks());
+        let superseded = superseded.filter_map(|own| Some((place(own)?, own.clone()))).collect();
+        Ok(Self { agent, now, speakers: dialogue.banks.clone(), superseded, state })
     }
 
     fn scope(&self, speaker: &str) -> Scope {
@@ -413,12 +431,17 @@ impl Banks {
     async fn saved(&mut self) -> Result<BankState> {
         let store = self.agent.store();
         let (mut journals, mut banks, mut duplicates) = (String::new(), BTreeMap::new(), 0);
+        let mut stale = 0;
         for scope in store.scopes().await? {
             if let Some(journal) = store.load(&scope).await? {
                 let texts: Vec<&str> = journal.bank().memories().map(|memory| &*memory.text).collect();
                 let says_again =
                     |i: &usize| texts[..*i].iter().any(|other| is_same_statement(other, texts[*i]));
                 duplicates += (0..texts.len()).filter(says_again).count();
+                let ended = self.superseded.iter().filter(|(place, own)| {
+                    *place < self.state.turns && scope.user_id.as_ref() == Some(&own.speaker)
+                });
+                stale += ended.filter(|(_, own)| self.is_stale(own, &journal)).count();
                 banks.insert(scope.user_id.unwrap_or_default(), texts.len());
                 journals.push_str(&journal.export());
             }
@@ -426,7 +449,18 @@ impl Banks {
         self.state.journals = journals;
         self.state.banks = banks;
         self.state.duplicates = duplicates;
+        let superseded = self.superseded.iter().filter(|(place, _)| *place < self.state.turns).count();
+        self.state.superseded = (!self.superseded.is_empty()).then_some(Stale { superseded, stale });
         Ok(self.state.clone())
+    }
+
+    /// Whether a memory still says the statement: in its words, or in others without having heard its end.
+    fn is_stale(&self, own: &Superseded, journal: &Journal) -> bool {
+        journal.bank().memories().any(|memory| {
+            let sources = self.state.sources.get(&memory.id.0);
+            let heard = sources.is_some_and(|turns| turns.contains(&own.turn));
+            own.is_said_by(&memory.text) && (!heard || is_same_statement(&memory.text, &own.text))
+        })
     }
 
     async fn ask(

@@ -19,7 +19,8 @@ pub mod speed;
 mod word_tokenizer;
 
 pub use benchmark::{
-    BankState, BenchmarkProgress, BenchmarkRun, BenchmarkSettings, Growth, QuestionOutcome, Shown, System,
+    BankState, BenchmarkProgress, BenchmarkRun, BenchmarkSettings, Growth, QuestionOutcome, Shown, Stale,
+    System,
 };
 pub use compare::{Changed, Compared, Comparison, Difference, McNemar, compare};
 pub use given_facts::{GivenFacts, with_given_facts};
@@ -33,7 +34,7 @@ pub use ops::{
 pub use page::page;
 pub use places::{PlaceTotals, run_places};
 pub use quantization::{FORMATS, FormatCost, QuantizationReport, quantization_costs};
-pub use report::{BenchmarkReport, EvidenceRecall, Intervals, Judged, Percentiles};
+pub use report::{BenchmarkReport, Corrected, EvidenceRecall, Intervals, Judged, Percentiles};
 pub use run_folder::{RunFolder, read_questions};
 pub use scores::{Category, CategoryScores, Pair, Tally, Totals, read_pairs};
 pub use word_tokenizer::word_tokenize;

@@ -7,7 +7,8 @@ use plotters::prelude::*;
 
 use super::benchmark::{BankState, QuestionOutcome};
 use super::bootstrap;
-use super::report::BenchmarkReport;
+use super::report::{BenchmarkReport, Intervals};
+use super::scores::Totals;
 use crate::error::{Error, Result};
 
 const SIZE: (u32, u32) = (640, 320);
@@ -33,7 +34,16 @@ pub fn page(report: &BenchmarkReport, states: &[BankState], outcomes: &[Question
         model = escaped(&report.model)
     );
     let _ = writeln!(html, "{}", settings(report));
-    let _ = writeln!(html, "<h2>Scores</h2>\n{}", scores(report));
+    let _ = writeln!(html, "<h2>Scores</h2>\n{}", scores(&report.totals, &report.intervals));
+    if let Some(own) = &report.corrected {
+        let _ = writeln!(
+            html,
+            "<h2>Scores against corrected labels</h2>\n<p>{} of the questions have another answer than the \
+             released one.</p>\n{}",
+            own.corrections,
+            scores(&own.totals, &own.intervals)
+        );
+    }
     for plot in [
         categories(outcomes, report.seed)?,
         lines("memories of all banks", "turns read", "memories", &growth(states))?,
@@ -68,6 +78,13 @@ fn settings(report: &BenchmarkReport) -> String {
         ("facts and operations", format!("{}: {}", report.facts, ops.join(", "))),
         ("memories at the end", format!("{}, {} of them said twice", report.bank, report.duplicates)),
         (
+            "statements that no longer hold",
+            report.stale.map_or_else(
+                || "not known".to_owned(),
+                |own| format!("{}, {} of them still in a bank", own.superseded, own.stale),
+            ),
+        ),
+        (
             "evidence recall",
             format!(
                 "{:.3} of {} questions, {:.3} kept in the banks ({} memories of a speaker shown)",
@@ -98,13 +115,13 @@ fn settings(report: &BenchmarkReport) -> String {
     format!("<table>{}</table>", rows.join("\n"))
 }
 
-fn scores(report: &BenchmarkReport) -> String {
+fn scores(totals: &Totals, intervals: &Intervals) -> String {
     let percent = |value: f64| format!("<td>{:.2}</td>", 100.0 * value);
     let mut table =
         "<table><tr><th class=\"text\">category</th><th>n</th><th>F1</th><th>BLEU-1</th><th>exact match</th>\
                      <th>LoCoMo's F1</th><th>declined</th></tr>\n"
             .to_owned();
-    for (name, own) in &report.totals.by_category {
+    for (name, own) in &totals.by_category {
         let cells =
             [own.scores.f1, own.scores.bleu1, own.scores.exact_match, own.scores.locomo_f1, own.declined]
                 .map(percent)
@@ -112,14 +129,11 @@ fn scores(report: &BenchmarkReport) -> String {
         let _ =
             writeln!(table, "<tr><td class=\"text\">{}</td><td>{}</td>{cells}</tr>", escaped(name), own.n);
     }
-    let totals = report.totals.scores;
-    let cells = [totals.f1, totals.bleu1, totals.exact_match, totals.locomo_f1].map(percent).concat();
-    let _ = writeln!(
-        table,
-        "<tr><th class=\"text\">answerable</th><td>{}</td>{cells}<td></td></tr>",
-        report.totals.n
-    );
-    let bounds = [report.intervals.f1, report.intervals.bleu1, report.intervals.exact_match];
+    let pooled = totals.scores;
+    let cells = [pooled.f1, pooled.bleu1, pooled.exact_match, pooled.locomo_f1].map(percent).concat();
+    let _ =
+        writeln!(table, "<tr><th class=\"text\">answerable</th><td>{}</td>{cells}<td></td></tr>", totals.n);
+    let bounds = [intervals.f1, intervals.bleu1, intervals.exact_match];
     let cells =
         bounds.map(|[low, high]| format!("<td>{:.2} to {:.2}</td>", 100.0 * low, 100.0 * high)).concat();
     let _ = writeln!(

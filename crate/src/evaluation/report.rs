@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::benchmark::{BankState, BenchmarkSettings, QuestionOutcome, System, tally};
+use super::benchmark::{BankState, BenchmarkSettings, QuestionOutcome, Stale, System, tally};
 use super::bootstrap;
 use super::judge::Judge;
+use super::metrics::Scores;
 use super::scores::{ADVERSARIAL, Category, Totals, is_adversarial};
 use crate::agents::Models;
 use crate::bank::OperationKind;
+use crate::datasets::Corrections;
 
 /// Of the turns that hold the answers, how many reached the answer agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -95,6 +97,38 @@ impl Judged {
     }
 }
 
+/// The scores against corrected labels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Corrected {
+    /// How many of the questions asked have another answer than the released one.
+    pub corrections: usize,
+    /// The scores.
+    #[serde(flatten)]
+    pub totals: Totals,
+    /// How sure they are.
+    pub intervals: Intervals,
+}
+
+impl Corrected {
+    /// Scores the same answers against the corrected ones.
+    pub fn new(outcomes: &[QuestionOutcome], corrections: &Corrections, seed: u64) -> Self {
+        let mut corrected = outcomes.to_vec();
+        let mut count = 0;
+        for outcome in &mut corrected {
+            if let Some(answer) = corrections.get(&(outcome.sample_id.clone(), outcome.index)) {
+                count += 1;
+                outcome.answer.clone_from(answer);
+                outcome.scores = Scores::of(&outcome.prediction, answer, Some(&outcome.category));
+            }
+        }
+        Self {
+            corrections: count,
+            totals: tally(&corrected).totals(),
+            intervals: intervals(&corrected, seed),
+        }
+    }
+}
+
 /// The report of a benchmark of conversations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BenchmarkReport {
@@ -103,6 +137,9 @@ pub struct BenchmarkReport {
     pub totals: Totals,
     /// How sure they are, by the bootstrap over questions.
     pub intervals: Intervals,
+    /// The same answers against an audit's corrected labels, where one was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrected: Option<Corrected>,
     /// The share of the questions without an answer that was declined, as it should be; null without such
     /// questions.
     pub declined: Option<f64>,
@@ -118,7 +155,10 @@ pub struct BenchmarkReport {
     pub bank: usize,
     /// How many of them say what another of the same bank says.
     pub duplicates: usize,
-    /// The same by conversation and speaker.
+    /// Statements that the conversations change or take back, and how many of them a memory still says; null
+    /// where the data do not tell.
+    pub stale: Option<Stale>,
+    /// The memories of all banks by conversation and speaker.
     pub banks: BTreeMap<String, BTreeMap<String, usize>>,
     /// Whether retrieval found what the answers stand in.
     pub evidence: EvidenceRecall,
@@ -180,6 +220,7 @@ impl BenchmarkReport {
         let millis = |seconds: f64| (seconds * 1000.0).round() / 1000.0;
         Self {
             intervals: intervals(outcomes, settings.seed),
+            corrected: None,
             declined: ADVERSARIAL
                 .iter()
                 .find_map(|name| totals.by_category.get(*name))
@@ -191,6 +232,10 @@ impl BenchmarkReport {
             facts: states.iter().map(|state| state.facts).sum(),
             bank: states.iter().flat_map(|state| state.banks.values()).sum(),
             duplicates: states.iter().map(|state| state.duplicates).sum(),
+            stale: states.iter().filter_map(|state| state.superseded).reduce(|sum, own| Stale {
+                superseded: sum.superseded + own.superseded,
+                stale: sum.stale + own.stale,
+            }),
             banks: states.iter().map(|state| (state.sample_id.clone(), state.banks.clone())).collect(),
             evidence: evidence(outcomes, models.answer_agent.info().candidates_per_speaker),
             left_out: left_out(outcomes),

@@ -68,6 +68,15 @@ impl Unconstrained {
     pub fn new(model: Rc<dyn LanguageModel>, malformed: Malformed) -> Self {
         Self { model, malformed }
     }
+
+    fn held(&self, generation: Generation, request: &Request) -> Generation {
+        let text = match &request.grammar {
+            Some(grammar) => held_to_form(&generation.text, grammar, &self.malformed),
+            None => generation.text.clone(),
+        };
+        // What the tokens spell is no longer the text.
+        Generation { parts: Vec::new(), ends: Vec::new(), text, ..generation }
+    }
 }
 
 #[async_trait(?Send)]
@@ -88,13 +97,15 @@ impl LanguageModel for Unconstrained {
     ) -> Result<Generation> {
         let free = Request { grammar: None, ..request.clone() };
         let generation = self.model.generate(&free, cancel, &mut |_| ()).await?;
-        let text = match &request.grammar {
-            Some(grammar) => held_to_form(&generation.text, grammar, &self.malformed),
-            None => generation.text.clone(),
-        };
-        on_text(&text);
-        // What the tokens spell is no longer the text.
-        Ok(Generation { parts: Vec::new(), ends: Vec::new(), text, ..generation })
+        let generation = self.held(generation, request);
+        on_text(&generation.text);
+        Ok(generation)
+    }
+
+    async fn samples(&self, request: &Request, count: usize, cancel: &Cancel) -> Result<Vec<Generation>> {
+        let free = Request { grammar: None, ..request.clone() };
+        let written = self.model.samples(&free, count, cancel).await?;
+        Ok(written.into_iter().map(|own| self.held(own, request)).collect())
     }
 }
 

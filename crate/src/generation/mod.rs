@@ -2,6 +2,7 @@
 
 mod chat_template;
 mod constraint;
+mod described;
 mod embedder;
 mod free_form;
 mod free_text;
@@ -20,6 +21,7 @@ pub use constraint::{
     Answer, Bitset, Constraint, Decision, Step, TargetToken, TokenTrie, encode_target, fact_spans,
     facts_json, parse_answer, parse_decision, parse_facts,
 };
+pub use described::Described;
 pub use embedder::{Embedder, EmbedderInfo, LocalEmbedder};
 pub use free_form::{Malformed, Unconstrained, first_object, held_to_form};
 pub use generator::{LocalModel, Turn, no_turn, self_check};
@@ -30,6 +32,6 @@ pub use language_model::{
 };
 pub use lexicon::Lexicon;
 #[cfg(not(target_arch = "wasm32"))]
-pub use remote::{Connection, RemoteModel, Retries};
+pub use remote::{Connection, RemoteModel, Retries, parse_address};
 pub use sampler::{Choice, choose};
 pub use tokenizer::{DecodeStream, Segment, Tokenizer};

@@ -15,6 +15,7 @@ mod examples;
 mod export;
 mod freeform;
 mod lora;
+mod means;
 mod muon;
 pub mod network;
 mod optimizer;

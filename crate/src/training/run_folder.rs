@@ -13,7 +13,7 @@
 //! A checkpoint is written under another name, flushed and renamed: a process killed at any
 //! moment leaves the previous one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,7 @@ use super::network::Layout;
 use super::optimizer::Moments;
 use crate::checkpoint::{Files, LEXICON, WORD_VECTORS};
 use crate::error::{Error, ErrorCode, Result};
+use crate::nn::DecoderConfig;
 
 /// What a run is made of between two steps.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +42,8 @@ pub struct TrainerState {
     pub parameters: Vec<f32>,
     /// The optimiser's memory.
     pub moments: Moments,
+    /// What the steps said that no line of the logs says yet.
+    pub unreported: Value,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -49,9 +52,13 @@ struct Counters {
     step: u64,
     tokens: u64,
     seconds: f64,
+    unreported: Value,
+    /// How long the logs were, in bytes.
+    logs: BTreeMap<String, u64>,
 }
 
-const STATE_FORMAT: u32 = 1;
+const STATE_FORMAT: u32 = 2;
+const LOGS: [&str; 3] = ["metrics.jsonl", "samples.jsonl", "timings.jsonl"];
 
 /// What a run is asked for.
 pub trait RunConfig: Serialize + PartialEq + Sized {
@@ -129,7 +136,8 @@ impl RunFolder {
                 write(&partial.join(format!("{more}.safetensors")), &tensors(views)?)?;
             }
             let (step, tokens, seconds) = (state.step, state.tokens, state.seconds);
-            let counters = Counters { format: STATE_FORMAT, step, tokens, seconds };
+            let (unreported, logs) = (state.unreported.clone(), self.log_lengths());
+            let counters = Counters { format: STATE_FORMAT, step, tokens, seconds, unreported, logs };
             write(&partial.join("trainer_state.json"), json(&counters)?.as_bytes())
         })?;
         let checkpoints = self.checkpoints()?;
@@ -155,14 +163,7 @@ impl RunFolder {
     /// The latest checkpoint, with its tokenizer; nothing before the first one.
     pub fn load_latest(&self, layout: &Layout) -> Result<Option<(TrainerState, TokenizerFiles)>> {
         let Some((_, path)) = self.checkpoints()?.pop() else { return Ok(None) };
-        let counters: Counters = serde_json::from_str(&read_text(&path.join("trainer_state.json"))?)
-            .map_err(|error| broken(&path).with_source(error))?;
-        if counters.format != STATE_FORMAT {
-            return Err(Error::new(
-                ErrorCode::ModelUnsupported,
-                format!("{} was written by another version", path.display()),
-            ));
-        }
+        let counters = read_counters(&path)?;
         let optimizer = read_tensors(&path.join("optimizer.safetensors"))?;
         let moment = |name: &str| {
             let values = optimizer.get(name).filter(|values| values.len() == layout.len());
@@ -174,6 +175,7 @@ impl RunFolder {
             seconds: counters.seconds,
             parameters: read_model(&path, layout)?,
             moments: Moments { mean: moment("mean")?, square: moment("square")? },
+            unreported: counters.unreported,
         };
         Ok(Some((state, TokenizerFiles::load(&path)?)))
     }
@@ -210,24 +212,42 @@ impl RunFolder {
         file.write_all(format!("{line}\n").as_bytes()).map_err(|error| io(&path, "written", error))
     }
 
-    /// Takes the lines of later steps out of the logs: they will be written again.
-    pub fn rewind_logs(&self, step: u64) -> Result<()> {
-        for name in ["metrics.jsonl", "samples.jsonl", "timings.jsonl"] {
+    fn log_lengths(&self) -> BTreeMap<String, u64> {
+        let length = |name: &str| Some((name.to_owned(), fs::metadata(self.path.join(name)).ok()?.len()));
+        LOGS.into_iter().filter_map(length).collect()
+    }
+
+    /// Takes out of the logs what was written since the latest checkpoint: it will be written again.
+    pub fn rewind_logs(&self) -> Result<()> {
+        let logs = match self.checkpoints()?.pop() {
+            Some((_, path)) => read_counters(&path)?.logs,
+            None => BTreeMap::new(),
+        };
+        for name in LOGS {
             let path = self.path.join(name);
             if !path.exists() {
                 continue;
             }
-            let text = read_text(&path)?;
-            // A kill can leave half a line.
-            let early = |line: &&str| {
-                let line: Option<Value> = serde_json::from_str(line).ok();
-                line.and_then(|line| line["step"].as_u64()).is_some_and(|own| own <= step)
-            };
-            let kept: String = text.lines().filter(early).flat_map(|line| [line, "\n"]).collect();
-            write_atomically(&path, kept.as_bytes())?;
+            let length = logs.get(name).copied().unwrap_or_default();
+            let file = File::options().write(true).open(&path).map_err(|error| io(&path, "opened", error))?;
+            let own = file.metadata().map_err(|error| io(&path, "read", error))?.len();
+            file.set_len(length.min(own)).map_err(|error| io(&path, "written", error))?;
         }
         Ok(())
     }
+}
+
+fn read_counters(checkpoint: &Path) -> Result<Counters> {
+    let text = read_text(&checkpoint.join("trainer_state.json"))?;
+    let wrong = |error| broken(checkpoint).with_source(error);
+    let found: Value = serde_json::from_str(&text).map_err(wrong)?;
+    if found["format"] != STATE_FORMAT {
+        return Err(Error::new(
+            ErrorCode::ModelUnsupported,
+            format!("{} was written by another version", checkpoint.display()),
+        ));
+    }
+    serde_json::from_value(found).map_err(wrong)
 }
 
 /// Reads the weights of a Hugging Face folder into the flat buffer.
@@ -241,19 +261,54 @@ pub fn read_model(folder: &Path, layout: &Layout) -> Result<Vec<f32>> {
     Ok(parameters)
 }
 
-/// Reads the weights of any model folder or bundle, in any format, into the flat buffer.
+/// Reads the weights of any model folder or bundle, in any format, into the flat buffer. A network of
+/// several times the folder's layers begins as the folder's: behind each of its layers stand copies of
+/// it that add nothing yet, for their last products are 0 (block expansion; Wu et al., "`LLaMA` Pro",
+/// 2024).
 pub(super) fn read_start(folder: &Path, layout: &Layout) -> Result<Vec<f32>> {
     let files = read_files(folder)?;
     crate::checkpoint::verify(&files)?;
-    let weights = crate::checkpoint::read_weights(&layout.config, &files)?;
+    let own = crate::checkpoint::read_config(&files)?;
+    let times = layout.config.num_hidden_layers / own.num_hidden_layers;
+    let config = DecoderConfig { num_hidden_layers: own.num_hidden_layers, ..layout.config.clone() };
+    if config.num_hidden_layers * times != layout.config.num_hidden_layers {
+        return Err(Error::invalid(format!(
+            "model.num_hidden_layers is {}, no multiple of the {} of {}",
+            layout.config.num_hidden_layers,
+            own.num_hidden_layers,
+            folder.display()
+        )));
+    }
+    let weights = crate::checkpoint::read_weights(&config, &files)?;
     let weights: HashMap<String, Vec<f32>> =
         weights.into_iter().map(|(spec, values)| (spec.name, values)).collect();
     let mut parameters = vec![0.0; layout.len()];
     for tensor in &layout.tensors {
-        let values = weights.get(&tensor.name).filter(|values| values.len() == tensor.len());
+        let (name, is_copy) = expanded(&tensor.name, times);
+        if is_copy && LAST_PRODUCTS.iter().any(|last| name.contains(last)) {
+            continue;
+        }
+        let values = weights.get(&name).filter(|values| values.len() == tensor.len());
         parameters[tensor.range()].copy_from_slice(values.ok_or_else(|| broken(folder))?);
     }
     Ok(parameters)
+}
+
+/// What a layer of Qwen2 adds to the residual stream goes through one of these.
+const LAST_PRODUCTS: [&str; 2] = [".o_proj.", ".down_proj."];
+
+/// The tensor that one of a network of so many times the layers begins as, and whether its layer is a copy.
+fn expanded(name: &str, times: usize) -> (String, bool) {
+    let parts = name.split_once(".layers.").and_then(|(before, rest)| {
+        let (layer, behind) = rest.split_once('.')?;
+        Some((before, layer.parse::<usize>().ok()?, behind))
+    });
+    match parts {
+        Some((before, layer, behind)) => {
+            (format!("{before}.layers.{}.{behind}", layer / times), !layer.is_multiple_of(times))
+        }
+        None => (name.to_owned(), false),
+    }
 }
 
 fn write_model(folder: &Path, layout: &Layout, tokenizer: &TokenizerFiles, parameters: &[f32]) -> Result<()> {

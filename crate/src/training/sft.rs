@@ -16,6 +16,7 @@ use super::encoder::Encoder;
 use super::events::Events;
 use super::examples::{Case, Example, tokenize};
 use super::freeform;
+use super::means::Means;
 use super::network::Layout;
 use super::optimizer::Moments;
 use super::order::Order;
@@ -84,9 +85,9 @@ pub fn run(config: &SftConfig, resume: bool, stop: &Cancel) -> Result<Outcome> {
             }
         }
         let moments = Moments::new(layout.len());
-        TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments }
+        TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments, unreported: Value::Null }
     };
-    folder.rewind_logs(state.step)?;
+    folder.rewind_logs()?;
     info!(step = state.step, parameters = layout.len(), "training in {}", folder.path().display());
     let order = Order::new(config, &examples);
     let rates = config.encoder.as_ref().map(|own| row_rates(own, &tokenizer.tokenizer)).transpose()?;
@@ -217,27 +218,23 @@ struct Run<'a> {
 
 /// What happened since the last line of metrics.
 struct Window {
+    /// Of this process.
     since: Instant,
-    steps: usize,
     tokens: usize,
-    loss: f64,
-    norm: f64,
-    tasks: BTreeMap<&'static str, (f64, usize)>,
+    means: Means,
 }
 
 impl Window {
-    fn new() -> Self {
-        Self { since: Instant::now(), steps: 0, tokens: 0, loss: 0.0, norm: 0.0, tasks: BTreeMap::new() }
+    fn new(means: Means) -> Self {
+        Self { since: Instant::now(), tokens: 0, means }
     }
 
     fn add(&mut self, report: &StepReport) {
-        self.steps += 1;
         self.tokens += report.tokens;
-        self.loss += report.tally.mean_loss();
-        self.norm += report.grad_norm;
+        self.means.add("loss", report.tally.mean_loss());
+        self.means.add("grad_norm", report.grad_norm);
         for (name, loss) in report.tally.task_losses() {
-            let own = self.tasks.entry(name).or_default();
-            *own = (own.0 + loss, own.1 + 1);
+            self.means.add(&format!("loss/{name}"), loss);
         }
     }
 }
@@ -250,7 +247,8 @@ impl Run<'_> {
             bar.set_style(style);
         }
         let (started, before) = (Instant::now(), self.trainer.state().seconds);
-        let (mut window, mut saved) = (Window::new(), None);
+        let unreported = Means::of_json(&self.trainer.state().unreported);
+        let (mut window, mut saved) = (Window::new(unreported), None);
         while self.trainer.state().step < last {
             let step = self.trainer.state().step + 1;
             let batch = self.order.batch(step);
@@ -259,8 +257,8 @@ impl Run<'_> {
             self.trainer.state_mut().seconds = before + started.elapsed().as_secs_f64();
             bar.inc(1);
             if step.is_multiple_of(self.config.logging_steps) || step == last {
-                let window = std::mem::replace(&mut window, Window::new());
-                self.report(&bar, &window)?;
+                let window = std::mem::replace(&mut window, Window::new(Means::default()));
+                self.report(&bar, window)?;
             }
             if step.is_multiple_of(self.config.eval_steps) || step == last {
                 self.validate(&bar)?;
@@ -268,6 +266,7 @@ impl Run<'_> {
             let timed_out = self.config.max_seconds.is_some_and(|most| started.elapsed().as_secs() >= most);
             let stopping = stop.check().is_err() || timed_out;
             if step.is_multiple_of(self.config.save_steps) || step == last || stopping {
+                self.trainer.state_mut().unreported = window.means.to_json();
                 saved = Some(self.save()?);
             }
             if stopping && step < last {
@@ -300,33 +299,30 @@ impl Run<'_> {
         self.folder.save(self.trainer.layout(), &self.tokenizer.files, self.trainer.state(), ("", &[]), keep)
     }
 
-    fn report(&mut self, bar: &ProgressBar, window: &Window) -> Result<()> {
+    fn report(&mut self, bar: &ProgressBar, mut window: Window) -> Result<()> {
         let state = self.trainer.state();
-        let mean = |sum: f64| sum / window.steps.max(1) as f64;
         let speed = window.tokens as f64 / window.since.elapsed().as_secs_f64().max(1e-9);
         let left = state.seconds / state.step as f64 * (self.config.max_steps - state.step) as f64;
         let mut line = json!({
             "step": state.step,
-            "loss": mean(window.loss),
-            "grad_norm": mean(window.norm),
             "learning_rate": self.config.learning_rate_at(state.step),
             "num_tokens": state.tokens,
             "tokens_per_second": speed,
             "seconds": state.seconds,
         });
-        for (name, (loss, count)) in &window.tasks {
-            line[format!("loss/{name}")] = json!(loss / *count as f64);
+        let means = window.means.take();
+        let (loss, norm) = (means["loss"], means["grad_norm"]);
+        for (name, mean) in means {
+            line[name] = json!(mean);
         }
         self.events.line(&line)?;
         self.folder.log("metrics.jsonl", &line)?;
-        bar.set_message(format!("loss {:.3}, {speed:.0} tokens/s,", mean(window.loss)));
+        bar.set_message(format!("loss {loss:.3}, {speed:.0} tokens/s,"));
         bar.suspend(|| {
             info!(
-                "step {}/{} loss {:.4} norm {:.2} {speed:.0} tokens/s, {:.0} s done, {left:.0} s left",
+                "step {}/{} loss {loss:.4} norm {norm:.2} {speed:.0} tokens/s, {:.0} s done, {left:.0} s left",
                 state.step,
                 self.config.max_steps,
-                mean(window.loss),
-                mean(window.norm),
                 state.seconds,
             );
         });

@@ -17,8 +17,14 @@ pub enum Fault {
     Busy,
     /// 500.
     Broken,
-    /// Half of the reply.
+    /// Half of the stream.
     Cut,
+    /// The whole reply in one piece, though a stream was asked for.
+    Whole,
+    /// Half of that.
+    CutWhole,
+    /// An error in the middle of the stream.
+    Failed,
     /// No reply.
     Lost,
     /// 400: the prompt is too long.
@@ -115,13 +121,39 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         }
         Some(Fault::Locked) => ("401 Unauthorized", "", "no such key"),
         Some(Fault::Lost) => return stream.shutdown(Shutdown::Both),
+        _ if request["stream"] == true && !matches!(fault, Some(Fault::Whole | Fault::CutWhole)) => {
+            return send_stream(&mut stream, &message["content"], fault);
+        }
         _ => ("200 OK", "Content-Type: application/json\r\n", &*reply),
     };
     let head =
         format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-    let end = if fault == Some(Fault::Cut) { body.len() / 2 } else { body.len() };
+    let end = if fault == Some(Fault::CutWhole) { body.len() / 2 } else { body.len() };
     stream.write_all(head.as_bytes())?;
     stream.write_all(&body.as_bytes()[..end])
+}
+
+/// A completion in chunks of seven characters.
+fn send_stream(stream: &mut TcpStream, content: &Value, fault: Option<Fault>) -> std::io::Result<()> {
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")?;
+    let characters: Vec<char> = content.as_str().unwrap_or_default().chars().collect();
+    let pieces: Vec<String> = characters.chunks(7).map(|piece| piece.iter().collect()).collect();
+    let mut send = |data: &str| stream.write_all(format!("data: {data}\n\n").as_bytes());
+    for (i, piece) in pieces.iter().enumerate() {
+        match fault {
+            Some(Fault::Cut) if i == pieces.len() / 2 => return Ok(()),
+            Some(Fault::Failed) if i == pieces.len() / 2 => {
+                return send(&json!({"error": {"message": "out of memory"}}).to_string());
+            }
+            _ => {}
+        }
+        send(
+            &json!({"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": null}]})
+                .to_string(),
+        )?;
+    }
+    send(&json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}).to_string())?;
+    send("[DONE]")
 }
 
 /// What a model would say, talk around it included: each turn is a fact, each fact is added, and the answer

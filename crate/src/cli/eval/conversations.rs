@@ -15,9 +15,11 @@ use crate::cli::progress::Progress;
 use crate::cli::roles::RoleArguments;
 use crate::cli::score::table;
 use crate::datasets::locomo::{Dataset, Sample, Split};
-use crate::datasets::{Dialogue, longmemeval, msc};
+use crate::datasets::{Corrections, Dialogue, longmemeval, msc, read_corrections};
 use crate::error::{Error, ErrorCode, Result};
-use crate::evaluation::{BenchmarkReport, BenchmarkRun, BenchmarkSettings, Judge, RunFolder, System, page};
+use crate::evaluation::{
+    BenchmarkReport, BenchmarkRun, BenchmarkSettings, Corrected, Judge, RunFolder, System, page,
+};
 
 /// Reads conversations turn by turn into two banks, one a speaker, then answers their questions.
 /// Ctrl-C keeps what is done; --resume goes on.
@@ -32,6 +34,10 @@ pub(super) struct Locomo {
     /// Only this conversation: its name, or its place in the split from 1.
     #[arg(long, value_name = "K")]
     conversation: Option<String>,
+    /// An audit of the labels (dial481/locomo-audit's errors.json): the scores against its corrected answers
+    /// stand beside those against the released ones.
+    #[arg(long, value_name = "FILE")]
+    label_errors: Option<PathBuf>,
 }
 
 /// Reads the sessions of a user and an assistant into the user's bank, for each question anew, and
@@ -106,26 +112,29 @@ pub(super) fn locomo(arguments: &Locomo, output: &mut Output) -> Result<()> {
         ));
     }
     let samples = choose(arguments, &dataset)?;
+    let corrections =
+        arguments.label_errors.as_ref().map(|path| read_corrections(path, &dataset)).transpose()?;
     let read = |_: &Path| -> Result<Dialogues<'_>> {
         Ok(Box::new(samples.iter().map(|sample| Ok(Dialogue::from(sample)))))
     };
     let ids: Vec<&str> = samples.iter().map(|sample| sample.sample_id.as_str()).collect();
-    run(&arguments.common, "locomo", &ids, &read, output)
+    run(&arguments.common, "locomo", (&ids, corrections.as_ref()), &read, output)
 }
 
 pub(super) fn longmemeval(arguments: &LongMemEval, output: &mut Output) -> Result<()> {
-    run(&arguments.common, "longmemeval", &[], &|path| Ok(Box::new(longmemeval::read(path)?)), output)
+    run(&arguments.common, "longmemeval", (&[], None), &|path| Ok(Box::new(longmemeval::read(path)?)), output)
 }
 
 pub(super) fn msc(arguments: &Msc, output: &mut Output) -> Result<()> {
-    run(&arguments.common, "msc", &[], &|path| Ok(Box::new(msc::read(path)?)), output)
+    run(&arguments.common, "msc", (&[], None), &|path| Ok(Box::new(msc::read(path)?)), output)
 }
 
-/// Runs a benchmark on what `read` gives; `conversations` are the names of a part of the file.
+/// Runs a benchmark on what `read` gives; `conversations` are the names of a part of the file, `corrections`
+/// those of its labels.
 fn run<'d>(
     arguments: &Common,
     benchmark: &str,
-    conversations: &[&str],
+    (conversations, corrections): (&[&str], Option<&Corrections>),
     read: &dyn Fn(&Path) -> Result<Dialogues<'d>>,
     output: &mut Output,
 ) -> Result<()> {
@@ -138,14 +147,13 @@ fn run<'d>(
     };
     let (models, malformed) = arguments.models.load()?;
     let judge = arguments.models.judge()?.map(|model| Judge::new(model, benchmark));
-    let names =
-        [&models.extractor, &models.manager, &models.answer_agent].map(|own| own.info().fingerprint.clone());
+    let infos = [&models.extractor, &models.manager, &models.answer_agent].map(|own| own.info().clone());
     let device = arguments.models.model.device.name();
     let run = json!({
         "benchmark": benchmark,
         "data": sha256_of_file(&arguments.data)?,
         "conversations": conversations,
-        "models": names,
+        "models": infos,
         "judge": judge.as_ref().map(Judge::name),
         "device": device,
         "settings": settings,
@@ -173,7 +181,7 @@ fn run<'d>(
         ),
         _ => error,
     })?;
-    let report = BenchmarkReport::new(
+    let mut report = BenchmarkReport::new(
         &states,
         &outcomes,
         &run.models,
@@ -182,6 +190,7 @@ fn run<'d>(
         device,
         &run.settings,
     );
+    report.corrected = corrections.map(|own| Corrected::new(&outcomes, own, run.settings.seed));
     folder.write("report.json", &report)?;
     folder.write_text("report.html", &page(&report, &states, &outcomes)?)?;
     if let Some(path) = &arguments.journal {
@@ -226,6 +235,9 @@ fn choose<'a>(arguments: &Locomo, dataset: &'a Dataset) -> Result<&'a [Sample]> 
 
 fn text_of(report: &BenchmarkReport) -> String {
     let mut text = table(&report.totals);
+    if let Some(own) = &report.corrected {
+        let _ = write!(text, "against {} corrected labels\n{}", own.corrections, table(&own.totals));
+    }
     let ops: Vec<String> = report.ops.iter().map(|(name, count)| format!("{name} {count}")).collect();
     let _ = writeln!(
         text,
@@ -236,6 +248,13 @@ fn text_of(report: &BenchmarkReport) -> String {
         report.bank,
         report.conversations
     );
+    if let Some(own) = report.stale {
+        let _ = writeln!(
+            text,
+            "{} statements were changed or taken back, {} of them still in a bank",
+            own.superseded, own.stale
+        );
+    }
     let evidence = report.evidence;
     let _ = writeln!(
         text,

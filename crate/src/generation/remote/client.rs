@@ -1,5 +1,6 @@
 //! Requests with retries, on threads of their own so that several can be under way.
 
+use std::io::BufReader;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use futures::channel::oneshot;
 use serde_json::Value;
 
 use super::cache::Cache;
+use super::stream::{Broken, read_stream};
 use crate::error::{Error, ErrorCode, Result};
 use crate::generation::Cancel;
 
@@ -94,7 +96,7 @@ impl Connection {
         let mut wait = self.retries.first_wait;
         let mut attempt = 1;
         loop {
-            let (error, asked) = match self.once(request) {
+            let (error, asked) = match self.once(request, cancel) {
                 Ok(reply) => return Ok(reply),
                 Err(Failure::Lasting(error)) => return Err(error),
                 Err(Failure::Passing(error, asked)) => (error, asked),
@@ -115,13 +117,24 @@ impl Connection {
         }
     }
 
-    fn once(&self, request: &Value) -> std::result::Result<String, Failure> {
+    fn once(&self, request: &Value, cancel: &Cancel) -> std::result::Result<String, Failure> {
         let mut post = self.agent.post(&self.url).set("Content-Type", "application/json");
         if let Some(key) = &self.key {
             post = post.set("Authorization", &format!("Bearer {key}"));
         }
         let unreachable = |why: String| Error::new(ErrorCode::NotReachable, format!("{}: {why}", self.url));
         match post.send_string(&request.to_string()) {
+            Ok(reply) if reply.content_type() == "text/event-stream" => {
+                let stream = BufReader::new(reply.into_reader());
+                match read_stream(stream, || cancel.check().is_err()) {
+                    Ok(completion) => Ok(completion.to_string()),
+                    Err(Broken::Cut(why)) => {
+                        Err(Failure::Passing(unreachable(format!("the reply was cut off: {why}")), None))
+                    }
+                    Err(Broken::Cancelled) => Err(Failure::Lasting(Error::aborted())),
+                }
+            }
+            // A server that does not stream.
             Ok(reply) => {
                 let text = reply.into_string().map_err(|error| {
                     Failure::Passing(unreachable(format!("the reply was cut off: {error}")), None)

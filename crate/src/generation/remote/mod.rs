@@ -3,6 +3,7 @@
 
 mod cache;
 mod client;
+mod stream;
 
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -19,6 +20,15 @@ use crate::error::{Error, ErrorCode, Result};
 /// Memory-R1's numbers of memories that the manager and the answer agent are shown.
 const MANAGER_CANDIDATES: usize = 5;
 const CANDIDATES_PER_SPEAKER: usize = 30;
+
+/// The server and the model of an address like `http://localhost:8000/v1#NAME`; `None` of what is no address.
+pub fn parse_address(given: &str) -> Option<Result<(&str, &str)>> {
+    if !["http://", "https://"].iter().any(|scheme| given.starts_with(scheme)) {
+        return None;
+    }
+    let named = given.split_once('#').filter(|(_, name)| !name.is_empty());
+    Some(named.ok_or_else(|| Error::invalid(format!("{given} names no model; write {given}#NAME"))))
+}
 
 /// A model of a server.
 pub struct RemoteModel {
@@ -67,6 +77,7 @@ impl RemoteModel {
             "messages": request.messages,
             "temperature": sampling.temperature,
             "max_tokens": request.max_new_tokens,
+            "stream": true,
         });
         if sampling.temperature > 0.0 {
             body["top_p"] = sampling.top_p.into();

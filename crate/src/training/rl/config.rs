@@ -9,6 +9,7 @@ use super::advantage::{AdaptiveKl, ScaleRewards};
 use super::objective::{ImportanceSamplingLevel, LossType, PolicyLoss};
 use super::reward::RewardWeights;
 use crate::error::{Error, Result};
+use crate::generation::parse_address;
 use crate::training::adamw::AdamW;
 use crate::training::config::{self, Schedule};
 use crate::training::lora::LoraConfig;
@@ -56,6 +57,9 @@ pub struct RlData {
     pub manager_candidates: usize,
     /// The most memories of one speaker that the answer agent is shown.
     pub candidates_per_speaker: usize,
+    /// A manager's task begins from what so many turns before it said (the paper: 50); from all of them without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_turns: Option<usize>,
     /// The share of unanswerable questions (category 5) that stay among the answer agent's tasks.
     #[serde(default = "config::one")]
     pub unanswerable: f64,
@@ -223,6 +227,10 @@ pub struct RlConfig {
     /// What logits are divided by, in play and in learning.
     #[serde(default = "config::one")]
     pub temperature: f64,
+    /// Hold completions to their grammar, in play and in learning; without, whatever is not of the form that was
+    /// asked for changes nothing.
+    #[serde(default = "constrained")]
+    pub constrained: bool,
     /// Threads; the sums, and so the weights, depend on their number.
     #[serde(default = "config::threads")]
     pub threads: usize,
@@ -247,6 +255,10 @@ pub struct RlConfig {
     pub data: RlData,
     /// What is rewarded.
     pub reward: RewardWeights,
+    /// The judge that `reward.judge` rewards: the model of an OpenAI-compatible server, as
+    /// `http://localhost:8000/v1#NAME`, whose key is read from `OPENAI_API_KEY`. Its replies stay in the run's folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<String>,
     /// Train an adapter, and leave the weights as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
@@ -258,6 +270,9 @@ pub struct RlConfig {
     pub ppo: PpoConfig,
 }
 
+fn constrained() -> bool {
+    true
+}
 fn eval_tasks() -> usize {
     128
 }
@@ -283,6 +298,12 @@ impl RlConfig {
         let share = |value: f64| (0.0..=1.0).contains(&value);
         let (grpo, ppo) = (&self.grpo, &self.ppo);
         self.reward.check()?;
+        if let Some(Err(error)) = self.judge.as_deref().map(|given| {
+            parse_address(given)
+                .unwrap_or_else(|| Err(Error::invalid(format!("judge: {given} is no address"))))
+        }) {
+            return Err(error);
+        }
         let fault = [
             (self.phases.is_empty(), "phases has at least one"),
             (self.phases.iter().any(|own| own.max_steps == 0), "phases.max_steps is at least 1"),
@@ -299,6 +320,10 @@ impl RlConfig {
                 self.generation_batch_size == 0
                     || !self.generation_batch_size.is_multiple_of(self.num_generations.max(1)),
                 "generation_batch_size is a multiple of num_generations",
+            ),
+            (
+                (self.reward.judge != 0.0) != self.judge.is_some(),
+                "judge is given where reward.judge has a weight, and only there",
             ),
             (self.threads == 0, "threads is at least 1"),
             (self.micro_batch_tokens == 0, "micro_batch_tokens is at least 1"),

@@ -6,7 +6,8 @@
 //! the tasks. Gold operations are never looked at.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::rc::Rc;
 
 use async_trait::async_trait;
@@ -17,11 +18,13 @@ use super::trajectory::Trajectory;
 use crate::agents::{
     AddOptions, AnswerAgent, AnswerOptions, CONTEXT_TURNS, MemoryAgent, Models, NO_ANSWER, SpeakerCandidates,
 };
-use crate::bank::{Journal, Memory, Scope, Timestamp, Turn, seeded_journal_id};
+use crate::bank::{Journal, Memory, MemoryId, Scope, Timestamp, Turn, seeded_journal_id};
 use crate::datasets::{Dialogue, heard};
 use crate::error::Result;
-use crate::evaluation::GivenFacts;
-use crate::generation::{Cancel, ChatMessage, Generation, LanguageModel, ModelInfo, Request, Sampling};
+use crate::evaluation::{GivenFacts, Judge};
+use crate::generation::{
+    Cancel, ChatMessage, Generation, LanguageModel, Malformed, ModelInfo, Request, Sampling, Unconstrained,
+};
 use crate::random::keyed;
 use crate::retrieval::Retriever;
 use crate::store::{InMemoryStore, Store as _};
@@ -136,14 +139,21 @@ impl Reading {
         Ok(Self { dialogue, facts: found, journals, before })
     }
 
+    /// What was said, turn by turn.
+    #[cfg(test)]
+    pub fn turns(&self) -> impl Iterator<Item = &str> {
+        self.dialogue.turns.iter().map(|turn| &*turn.text)
+    }
+
     /// The conversation's name and its facts, to be kept.
     pub fn facts(&self) -> (&str, &Facts) {
         (&self.dialogue.id, &self.facts)
     }
 
     /// A task for the manager from every question whose evidence gave a fact: it decides on the turns of the
-    /// evidence, and on no others, from the bank before the first of them.
-    pub fn manager_tasks(&self) -> Result<Vec<Task>> {
+    /// evidence, and on no others, from the bank before the first of them. With a `window`, that bank holds only
+    /// what the so many turns before said or confirmed (Memory-R1, algorithm 1: 50).
+    pub fn manager_tasks(&self, window: Option<usize>) -> Result<Vec<Task>> {
         let mut tasks = Vec::new();
         for asked in &self.dialogue.questions {
             let is_evidence = |place: &usize| asked.evidence.contains(&self.dialogue.turns[*place].id);
@@ -152,13 +162,11 @@ impl Reading {
                 .collect();
             let (Some(first), Some(answer)) = (places.first(), &asked.answer) else { continue };
             let mut journals = Vec::new();
-            for (journal, seq) in self.journals.iter().zip(&self.before[*first]) {
-                let events = journal.events()[..*seq as usize].to_vec();
-                journals.push(if events.is_empty() {
-                    Journal::new(journal.id(), journal.scope().clone())?
-                } else {
-                    Journal::from_events(journal.scope().clone(), events)?
-                });
+            let start = window.map_or(0, |window| first.saturating_sub(window));
+            let now = self.dialogue.turns[*first].at;
+            let bounds = self.before[start].iter().zip(&self.before[*first]);
+            for (journal, (from, to)) in self.journals.iter().zip(bounds) {
+                journals.push(part(journal, *from as usize..*to as usize, now)?);
             }
             let turn = |place: &usize| (heard(&self.dialogue.turns, *place, 0).1, self.facts[*place].clone());
             tasks.push(Task::Manage {
@@ -197,6 +205,18 @@ impl Reading {
     }
 }
 
+/// A journal up to an event, with the memories alone that these last ones are about.
+fn part(journal: &Journal, events: Range<usize>, now: Timestamp) -> Result<Journal> {
+    if events.end == 0 {
+        return Journal::new(journal.id(), journal.scope().clone());
+    }
+    let part = Journal::from_events(journal.scope().clone(), journal.events()[..events.end].to_vec())?;
+    let recent: HashSet<&MemoryId> = journal.events()[events].iter().map(|event| &event.id).collect();
+    let is_old = |memory: &&Memory| !recent.contains(&memory.id);
+    let old: Vec<MemoryId> = part.bank().memories().filter(is_old).map(|memory| memory.id.clone()).collect();
+    if old.is_empty() { Ok(part) } else { part.erase(&old, now) }
+}
+
 /// The same models, with facts in the extractor's place.
 fn told(models: &Models, facts: &[String]) -> Models {
     let extractor = Rc::new(GivenFacts::new(models.extractor.info(), facts));
@@ -206,15 +226,44 @@ fn told(models: &Models, facts: &[String]) -> Models {
 /// Who plays: the policy, and an answer agent that does not learn.
 pub struct Players {
     policy: Rc<Recorder>,
+    /// The same as the agents ask it.
+    asked: Rc<dyn LanguageModel>,
     frozen: Rc<Frozen>,
     retriever: Retriever,
+    judge: Option<Judge>,
 }
 
 impl Players {
     /// Of these models.
-    pub fn new(policy: Rc<dyn LanguageModel>, frozen: Rc<dyn LanguageModel>, retriever: Retriever) -> Self {
+    pub fn new(
+        policy: Rc<dyn LanguageModel>,
+        frozen: Rc<dyn LanguageModel>,
+        retriever: Retriever,
+        judge: Option<Judge>,
+    ) -> Self {
         let frozen = Rc::new(Frozen { model: frozen, known: RefCell::default() });
-        Self { policy: Rc::new(Recorder::new(policy)), frozen, retriever }
+        let policy = Rc::new(Recorder::new(policy));
+        Self { asked: policy.clone(), policy, frozen, retriever, judge }
+    }
+
+    /// The same, the policy held to its grammar or not.
+    #[must_use]
+    pub fn constrained(self, constrained: bool) -> Self {
+        let asked: Rc<dyn LanguageModel> = if constrained {
+            self.policy.clone()
+        } else {
+            Rc::new(Unconstrained::new(self.policy.clone(), Malformed::default()))
+        };
+        Self { asked, ..self }
+    }
+
+    async fn terms(&self, question: &str, answer: &str, said: &str, cancel: &Cancel) -> Result<Terms> {
+        let terms = Terms::of(said, answer);
+        let verdict = match &self.judge {
+            Some(judge) => judge.judge("", [question, answer, said], cancel).await?,
+            None => None,
+        };
+        Ok(Terms { judge: f64::from(u8::from(verdict == Some(true))), ..terms })
     }
 
     /// So many trajectories of one task.
@@ -227,16 +276,18 @@ impl Players {
     ) -> Result<Vec<Trajectory>> {
         match task {
             Task::Answer { blocks, question, answer } => {
-                let agent = AnswerAgent::new(self.policy.clone(), self.retriever.clone());
+                let agent = AnswerAgent::new(self.asked.clone(), self.retriever.clone());
                 let answered = agent.answers(question, blocks, sampling, count, cancel).await?;
-                let written = self.policy.take().into_iter().zip(answered);
-                let trajectory = |(segment, answered): (_, crate::agents::Answered)| Trajectory {
-                    segments: vec![segment],
-                    terms: Terms::of(&answered.text, answer),
-                    operations: Vec::new(),
-                    answer: answered.text,
-                };
-                Ok(written.map(trajectory).collect())
+                let mut trajectories = Vec::with_capacity(count);
+                for (segment, answered) in self.policy.take().into_iter().zip(answered) {
+                    trajectories.push(Trajectory {
+                        segments: vec![segment],
+                        terms: self.terms(question, answer, &answered.text, cancel).await?,
+                        operations: Vec::new(),
+                        answer: answered.text,
+                    });
+                }
+                Ok(trajectories)
             }
             Task::Manage { .. } => {
                 self.frozen.known.borrow_mut().clear();
@@ -253,7 +304,7 @@ impl Players {
         let Task::Manage { journals, turns, scope: filter, question, answer } = task else {
             return Err(crate::error::Error::internal("not the manager's task"));
         };
-        let manager: Rc<dyn LanguageModel> = self.policy.clone();
+        let manager = self.asked.clone();
         let models = Models {
             extractor: self.frozen.clone(),
             manager,
@@ -287,7 +338,7 @@ impl Players {
         let answered = agent.answer(question, filter, &options).await?;
         Ok(Trajectory {
             segments: self.policy.take(),
-            terms: Terms::of(&answered.answer, answer),
+            terms: self.terms(question, answer, &answered.answer, cancel).await?,
             operations,
             answer: answered.answer,
         })

@@ -2,28 +2,37 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use super::advantage::{deviation, is_flat, mean};
 use super::learner::{PerToken, Rollout};
 use super::reward::{RewardWeights, Terms};
 use super::trajectory::Trajectory;
+use crate::training::means::Means;
 
 /// Means over the steps since the last report, under TRL's names.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Metrics(BTreeMap<String, (f64, usize)>);
+pub(super) struct Metrics(Means);
 
 impl Metrics {
     /// Counts a number.
     pub(super) fn add(&mut self, name: &str, value: f64) {
-        let own = self.0.entry(name.to_owned()).or_default();
-        *own = (own.0 + value, own.1 + 1);
+        self.0.add(name, value);
+    }
+
+    /// Those that a checkpoint kept.
+    pub(super) fn of_json(unreported: &Value) -> Self {
+        Self(Means::of_json(unreported))
+    }
+
+    /// For a checkpoint.
+    pub(super) fn to_json(&self) -> Value {
+        self.0.to_json()
     }
 
     /// The means so far, which begin anew.
     pub(super) fn take(&mut self) -> BTreeMap<String, f64> {
-        std::mem::take(&mut self.0)
-            .into_iter()
-            .map(|(name, (sum, count))| (name, sum / count as f64))
-            .collect()
+        self.0.take()
     }
 
     /// Counts what was played: all groups, those that nothing is learned from included.
@@ -39,6 +48,9 @@ impl Metrics {
         let terms = Terms::mean(&trajectories().map(|own| own.terms).collect::<Vec<_>>());
         self.add("rewards/exact_match", terms.exact_match);
         self.add("rewards/f1", terms.f1);
+        if weights.judge != 0.0 {
+            self.add("rewards/judge", terms.judge);
+        }
         let share = |count: usize| count as f64 / all.len().max(1) as f64;
         self.add("completions/mean_length", share(trajectories().map(Trajectory::chosen).sum()));
         self.add("completions/clipped_ratio", share(trajectories().filter(|own| own.is_truncated()).count()));

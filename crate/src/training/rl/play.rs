@@ -1,6 +1,7 @@
 //! Reading and playing on several threads. What comes out depends on the tasks and the seed alone.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::rc::Rc;
 
 use burn::backend::Flex;
@@ -14,7 +15,11 @@ use crate::agents::Models;
 use crate::checkpoint::Files;
 use crate::datasets::Dialogue;
 use crate::error::{Error, Result};
-use crate::generation::{Cancel, LanguageModel, LocalModel, Sampling, no_turn};
+use crate::evaluation::Judge;
+use crate::generation::{
+    Cancel, Connection, LanguageModel, LocalModel, Malformed, RemoteModel, Retries, Sampling, no_turn,
+    parse_address,
+};
 
 /// Does work on every part in turn, on several threads; results in the order of the parts.
 fn on_threads<P: Sync, R: Send>(
@@ -39,6 +44,20 @@ fn on_threads<P: Sync, R: Send>(
     Ok((0..parts.len()).filter_map(|place| shares[place % threads].next()).collect())
 }
 
+/// The variable that holds the key of a judge's server.
+const KEY: &str = "OPENAI_API_KEY";
+/// How much a judge reads and writes at most, in tokens; its prompts are short.
+const JUDGE_CONTEXT: usize = 8192;
+
+fn judge((address, replies): (&str, &Path)) -> Result<Judge> {
+    let named = parse_address(address).ok_or_else(|| Error::invalid(format!("{address} is no address")))?;
+    let (base, name) = named?;
+    let key = std::env::var(KEY).ok().filter(|key| !key.is_empty());
+    let connection = Connection::new(base, key, Retries::default(), Some(replies.to_owned()));
+    let model = RemoteModel::new(connection, name, JUDGE_CONTEXT, Malformed::default());
+    Ok(Judge::new(Rc::new(model), "locomo"))
+}
+
 /// What is the same for all tasks of a step.
 pub(super) struct Round<'a> {
     /// The network.
@@ -53,6 +72,10 @@ pub(super) struct Round<'a> {
     pub(super) count: usize,
     /// How many threads.
     pub(super) threads: usize,
+    /// Whether completions are held to their grammar.
+    pub(super) constrained: bool,
+    /// Where a judge marks the answers, and where its replies are kept.
+    pub(super) judge: Option<(&'a str, &'a Path)>,
     /// Stops it.
     pub(super) stop: &'a Cancel,
 }
@@ -66,7 +89,9 @@ impl Round<'_> {
             let is_manager = tasks.iter().any(|task| matches!(task, Task::Manage { .. }));
             let frozen: Rc<dyn LanguageModel> =
                 if is_manager { Rc::new(self.policy.model(self.frozen)?) } else { model.clone() };
-            let players = Players::new(playing, frozen, self.policy.retriever()?);
+            let judge = self.judge.map(judge).transpose()?;
+            let players =
+                Players::new(playing, frozen, self.policy.retriever()?, judge).constrained(self.constrained);
             let mut groups = Vec::new();
             for (place, task) in mine {
                 let [step, _, sample] = self.sampling.key;

@@ -6,6 +6,7 @@
 //! timings.jsonl       what two runs of the same seed do not share
 //! events.out.tfevents…    the metrics for TensorBoard, a file for every start
 //! facts.json          what the extractor took out of every turn, once
+//! judge/              a judge's replies by the whole request, where one is asked
 //! phase-0/            the model at the beginning of each phase: its reference, and a manager's answer agent
 //! ```
 
@@ -43,6 +44,7 @@ use crate::training::run_folder::{
 /// How many trajectories a report writes down.
 const SAMPLES: usize = 3;
 const FACTS: &str = "facts.json";
+const REPLIES: &str = "judge";
 /// What a checkpoint has beside policy and optimiser: the critic, the adapter.
 const MORE: &str = "more";
 
@@ -146,12 +148,13 @@ pub fn run(method: Method, config: &RlConfig, resume: bool, stop: &Cancel) -> Re
         state
     } else {
         let moments = Moments::new(policy.layout.len());
-        TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments }
+        TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments, unreported: Value::Null }
     };
-    folder.rewind_logs(state.step)?;
+    folder.rewind_logs()?;
     let learner = Learner::new(config.threads, config.micro_batch_tokens, config.temperature as f32);
-    let (kl_weight, metrics) = (f64::from(config.ppo.kl_coef as f32), Metrics::default());
+    let (kl_weight, metrics) = (f64::from(config.ppo.kl_coef as f32), Metrics::of_json(&state.unreported));
     let events = Events::create(folder.path())?;
+    let replies = folder.path().join(REPLIES);
     let mut run = Run {
         method,
         config,
@@ -159,6 +162,7 @@ pub fn run(method: Method, config: &RlConfig, resume: bool, stop: &Cancel) -> Re
         policy,
         extractor,
         dialogues,
+        replies,
         learner,
         state,
         lora,
@@ -178,6 +182,8 @@ struct Run<'a> {
     policy: Policy,
     extractor: Files,
     dialogues: Vec<Dialogue>,
+    /// Where a judge's replies are kept.
+    replies: PathBuf,
     learner: Learner,
     state: TrainerState,
     lora: Option<Lora>,
@@ -259,7 +265,8 @@ impl Run<'_> {
         self.folder.save_model(name, &self.policy.layout, &self.policy.files, &self.state.parameters)
     }
 
-    fn save(&self, phase: &Current) -> Result<PathBuf> {
+    fn save(&mut self, phase: &Current) -> Result<PathBuf> {
+        self.state.unreported = self.metrics.to_json();
         let weight = [self.kl_weight as f32];
         let mut more: Vec<(&str, &[f32])> = Vec::new();
         if let Some(critic) = &phase.critic {
@@ -324,7 +331,9 @@ impl Run<'_> {
         stop: &'b Cancel,
     ) -> Round<'b> {
         let threads = self.config.threads;
-        Round { policy: &self.policy, parameters, frozen, sampling, count, threads, stop }
+        let judge = self.config.judge.as_deref().map(|address| (address, &*self.replies));
+        let constrained = self.config.constrained;
+        Round { policy: &self.policy, parameters, frozen, sampling, count, threads, constrained, judge, stop }
     }
 
     /// Reads all conversations with these weights. Facts are taken out of them once in a run.
@@ -366,7 +375,7 @@ impl Run<'_> {
         let mut tasks = Vec::new();
         for reading in readings {
             match agent {
-                Agent::Manager => tasks.extend(reading.manager_tasks()?),
+                Agent::Manager => tasks.extend(reading.manager_tasks(data.window_turns)?),
                 Agent::Answer => {
                     let keep = || random.chance(data.unanswerable);
                     tasks.extend(reading.answer_tasks(&retriever, data.candidates_per_speaker, keep));

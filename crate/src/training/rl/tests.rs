@@ -41,7 +41,17 @@ fn readings(policy: &Policy, parameters: &[f32], threads: usize) -> Vec<Reading>
         (own.sample.sample_id.clone(), facts)
     });
     let (stop, sampling) = (Cancel::default(), Sampling::default());
-    let round = Round { policy, parameters, frozen: parameters, sampling, count: 1, threads, stop: &stop };
+    let round = Round {
+        policy,
+        parameters,
+        frozen: parameters,
+        sampling,
+        count: 1,
+        threads,
+        constrained: true,
+        judge: None,
+        stop: &stop,
+    };
     round.read(&extractor(), &dialogues, &facts.collect(), &|| ()).unwrap()
 }
 
@@ -51,9 +61,19 @@ fn extractor() -> Files {
 
 /// Rollouts of a few tasks of both kinds.
 fn rollouts(policy: &Policy, parameters: &[f32], threads: usize, temperature: f32) -> Vec<Rollout> {
+    held_rollouts(policy, parameters, threads, temperature, true)
+}
+
+fn held_rollouts(
+    policy: &Policy,
+    parameters: &[f32],
+    threads: usize,
+    temperature: f32,
+    constrained: bool,
+) -> Vec<Rollout> {
     let readings = readings(policy, parameters, threads);
     let retriever = policy.retriever().unwrap();
-    let mut tasks = readings[0].manager_tasks().unwrap();
+    let mut tasks = readings[0].manager_tasks(None).unwrap();
     // Those with most to decide.
     tasks.sort_by_key(|task| match task {
         Task::Manage { turns, .. } => {
@@ -66,7 +86,17 @@ fn rollouts(policy: &Policy, parameters: &[f32], threads: usize, temperature: f3
     assert_eq!(tasks.len(), 6);
     let tasks: Vec<&Task> = tasks.iter().collect();
     let (stop, sampling) = (Cancel::default(), Sampling { temperature, seed: 5, ..Sampling::default() });
-    let round = Round { policy, parameters, frozen: parameters, sampling, count: 3, threads, stop: &stop };
+    let round = Round {
+        policy,
+        parameters,
+        frozen: parameters,
+        sampling,
+        count: 3,
+        threads,
+        constrained,
+        judge: None,
+        stop: &stop,
+    };
     round.play(&tasks, true).unwrap().concat()
 }
 
@@ -103,6 +133,60 @@ fn the_trainer_finds_the_log_probabilities_that_the_generator_said() {
     assert!(last[0].iter().all(|own| *own == 0.0));
     let pairs = found.iter().flatten().zip(again.iter().flatten());
     pairs.for_each(|(a, b)| assert!((a - b).abs() < 1e-5, "{a} {b}"));
+}
+
+#[test]
+fn without_the_grammar_too() {
+    let (policy, parameters) = Policy::load(&MODEL.1, SHOWN).unwrap();
+    let rollouts = held_rollouts(&policy, &parameters, 2, 1.0, false);
+    let (items, shape) = (Item::all(&rollouts), shape(&rollouts));
+    let mut learner = Learner::new(2, 1024, 1.0);
+    let (found, _) = learner.logprobs(&policy.layout, &parameters, &items, &shape, &[]).unwrap();
+    for (rollout, found) in rollouts.iter().zip(&found) {
+        let segments = &rollout.trajectory.segments;
+        assert!(segments.iter().all(|own| own.request.grammar.is_none()));
+        // Nothing is forced: every token was chosen.
+        let said: Vec<f32> = segments.iter().flat_map(|own| own.generation.logprobs.clone()).collect();
+        assert_eq!(said.len(), found.len());
+        for (said, found) in said.iter().zip(found) {
+            assert!((said - found).abs() < 1e-4, "{said} {found}");
+        }
+    }
+}
+
+#[test]
+fn a_managers_task_begins_before_its_evidence_and_within_its_window() {
+    let (policy, parameters) = Policy::load(&MODEL.1, SHOWN).unwrap();
+    let reading = &readings(&policy, &parameters, 1)[0];
+    let turns: Vec<_> = reading.turns().collect();
+    let all = reading.manager_tasks(None).unwrap();
+    let recent = reading.manager_tasks(Some(10)).unwrap();
+    assert!(all.len() == recent.len() && all.len() > 5);
+    let mut forgotten = 0;
+    for (whole, part) in all.iter().zip(&recent) {
+        let (Task::Manage { journals, turns: told, .. }, Task::Manage { journals: windowed, .. }) =
+            (whole, part)
+        else {
+            panic!("a manager's task")
+        };
+        // Turns of one text are told apart by nothing here: the first is the earliest that it may be.
+        let first =
+            told.iter().filter_map(|(turn, _)| turns.iter().position(|own| *own == turn.content)).min();
+        let first = first.unwrap();
+        for (journal, windowed) in journals.iter().zip(windowed) {
+            let said = |journal: &crate::bank::Journal| -> Vec<usize> {
+                let receipts = journal.events().iter().filter_map(|event| event.receipt.as_ref());
+                let said = receipts.map(|receipt| receipt.turn.content.clone());
+                said.filter_map(|text| turns.iter().position(|own| *own == text)).collect()
+            };
+            assert!(said(journal).iter().all(|place| *place < first), "{:?} before {first}", said(journal));
+            let own: Vec<_> = windowed.bank().memories().map(|memory| &memory.text).collect();
+            let whole: Vec<_> = journal.bank().memories().map(|memory| &memory.text).collect();
+            assert!(own.iter().all(|text| whole.contains(text)));
+            forgotten += whole.len() - own.len();
+        }
+    }
+    assert!(forgotten > 0);
 }
 
 #[test]
@@ -232,7 +316,7 @@ fn a_run_is_its_seed(method: Method, lora: Option<LoraConfig>) {
         let path = folder.path().join("halves/metrics.jsonl");
         let mut metrics = std::fs::read(&path).unwrap();
         if part < 3 {
-            metrics.extend(b"{\"step\":9,\"loss\":1}\n{\"step\":");
+            metrics.extend(b"{\"step\":1,\"loss\":1}\n{\"step\":");
         }
         std::fs::write(path, metrics).unwrap();
     }

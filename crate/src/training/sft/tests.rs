@@ -167,7 +167,8 @@ fn a_small_network_learns_twenty_examples_by_heart() {
     let layout = Layout::new(config.model.clone()).unwrap();
     let parameters = layout.initialize(1);
     let moments = Moments::new(layout.len());
-    let state = TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments };
+    let state =
+        TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments, unreported: Value::Null };
     let mut trainer = Trainer::new(&config, layout, state, None);
     let before = trainer.evaluate(&chosen, None).unwrap();
     for _ in 0..400 {

@@ -13,6 +13,7 @@ use super::wording::{capitalise, end, fill};
 use super::{Gold, GoldFact, GoldTurn, Options, Split, SyntheticDialogue, questions, values};
 use crate::bank::{OperationKind, Timestamp};
 use crate::datasets::locomo::{Conversation, Sample, Session, Turn};
+use crate::datasets::superseded::superseded;
 use crate::random::Random;
 use sentences::{Clause, sentences};
 
@@ -151,6 +152,7 @@ impl Author {
                 sample_id: format!("synthetic-{split}-{index}"),
                 conversation: Conversation { speaker_a: a.name, speaker_b: b.name, sessions },
                 questions,
+                superseded: superseded(&gold_turns),
             },
             gold: Gold { turns: gold_turns, questions: gold_questions },
         };

@@ -1,0 +1,152 @@
+//! Training as a shell runs it: the same seed is the same run, also where it was killed on the way.
+
+#![cfg(not(target_arch = "wasm32"))]
+
+mod shell;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use burn::backend::Flex;
+use burn::backend::flex::FlexDevice;
+use futures_lite::future::block_on;
+use memory_r1::checkpoint::{Quantization, write_decoder};
+use memory_r1::nn::{Decoder, DecoderConfig};
+use serde_json::Value;
+use shell::{json, memory_r1};
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A model folder with random weights.
+fn model(folder: &Path) -> PathBuf {
+    let model = folder.join("model");
+    fs::create_dir(&model).unwrap();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bundle-v1");
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(fixture.join(name), model.join(name)).unwrap();
+    }
+    let config = DecoderConfig::from_json(&fs::read_to_string(fixture.join("config.json")).unwrap()).unwrap();
+    let config = DecoderConfig { max_position_embeddings: 1024, ..config };
+    let decoder: Decoder<Flex> = config.init(3, &FlexDevice);
+    for (name, bytes) in block_on(write_decoder(&decoder.into(), Quantization::F32)).unwrap() {
+        fs::write(model.join(name), bytes).unwrap();
+    }
+    model
+}
+
+/// The configuration of a run of 20 steps in this folder.
+fn config(folder: &Path, name: &str, seed: u64) -> PathBuf {
+    let path = folder.join(format!("{name}.toml"));
+    let own = format!(
+        r#"
+        output_dir = "{}"
+        seed = {seed}
+        model_name_or_path = "{model}"
+        extractor_name_or_path = "{model}"
+        learning_rate = 1e-3
+        generation_batch_size = 6
+        num_generations = 3
+        logging_steps = 3
+        eval_steps = 5
+        save_steps = 4
+        phases = [{{ agent = "answer", max_steps = 11 }}, {{ agent = "manager", max_steps = 9 }}]
+        data = {{ seed = 3, dialogues = 1, eval_dialogues = 1, eval_tasks = 2, manager_candidates = 3, candidates_per_speaker = 4 }}
+        reward = {{ f1 = 1.0 }}
+        # So that there is something to learn where no answer is right.
+        grpo = {{ beta = 0.05, entropy_coef = 0.05 }}
+        "#,
+        folder.join(name).display(),
+        model = folder.join("model").display(),
+    );
+    fs::write(&path, own).unwrap();
+    path
+}
+
+/// Facts as a good extractor would find them, in the place where a run keeps them.
+fn tell_facts(folder: &Path, name: &str) {
+    let conversations = folder.join("conversations.json");
+    if !conversations.exists() {
+        json(&["synth", "--seed", "3", "--dialogues", "2", "--out", text(&conversations), "--json"]);
+    }
+    let made: Value = serde_json::from_slice(&fs::read(&conversations).unwrap()).unwrap();
+    let facts_of = |turn: &Value| -> Vec<Value> {
+        turn["facts"].as_array().unwrap().iter().map(|fact| fact["resolved"].clone()).collect()
+    };
+    let facts: BTreeMap<&str, Vec<Vec<Value>>> = made
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|own| {
+            let turns = own["gold"]["turns"].as_array().unwrap();
+            (own["sample_id"].as_str().unwrap(), turns.iter().map(facts_of).collect())
+        })
+        .collect();
+    fs::create_dir_all(folder.join(name)).unwrap();
+    fs::write(folder.join(name).join("facts.json"), serde_json::to_vec(&facts).unwrap()).unwrap();
+}
+
+/// Starts the run and kills it (signal 9) once so many bytes of metrics and so much time have come.
+fn kill_on_the_way(config: &Path, run: &Path, more: &[&str], bytes: u64, then: Duration) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_memory-r1"))
+        .args(["train", "grpo", "--config", text(config)])
+        .args(more)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let length = || fs::metadata(run.join("metrics.jsonl")).map_or(0, |own| own.len());
+    let (start, wanted) = (Instant::now(), length() + bytes);
+    while length() < wanted && child.try_wait().unwrap().is_none() {
+        assert!(start.elapsed() < Duration::from_mins(5), "no metrics come");
+        thread::sleep(Duration::from_millis(1));
+    }
+    thread::sleep(then);
+    assert!(child.try_wait().unwrap().is_none(), "the run ended before it was killed");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+fn made(run: &Path) -> [Vec<u8>; 3] {
+    ["metrics.jsonl", "samples.jsonl", "model/model.safetensors"]
+        .map(|name| fs::read(run.join(name)).unwrap())
+}
+
+#[test]
+fn a_run_that_is_killed_and_resumed_is_the_unbroken_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    model(folder);
+    for seed in 1..=3 {
+        let train = |name: &str, more: &[&str]| {
+            let config = config(folder, name, seed);
+            let output = memory_r1(&[&["train", "grpo", "--config", text(&config), "--json"], more].concat());
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        };
+        let [whole, again, killed] = ["whole", "again", "killed"].map(|name| format!("{name}-{seed}"));
+        for name in [&whole, &again, &killed] {
+            tell_facts(folder, name);
+        }
+        train(&whole, &[]);
+        train(&again, &[]);
+        let whole = made(&folder.join(whole));
+        assert!(whole == made(&folder.join(again)), "two runs of the seed {seed} differ");
+
+        let (run, config) = (folder.join(&killed), config(folder, &killed, seed));
+        // Other moments for each seed: before the first checkpoint, and between later ones.
+        kill_on_the_way(&config, &run, &[], 10, Duration::from_millis(7 * seed));
+        kill_on_the_way(&config, &run, &["--resume"], 900 * seed, Duration::from_millis(3 * seed));
+        train(&killed, &["--resume"]);
+        let killed = made(&run);
+        assert_eq!(String::from_utf8_lossy(&whole[0]), String::from_utf8_lossy(&killed[0]), "seed {seed}");
+        assert!(whole == killed, "seed {seed}: samples or weights differ");
+        let steps = String::from_utf8(killed[0].clone()).unwrap();
+        assert!(steps.lines().last().unwrap().contains("\"step\":20"), "{steps}");
+    }
+}
