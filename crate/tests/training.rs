@@ -2,6 +2,7 @@
 
 #![cfg(not(target_arch = "wasm32"))]
 
+mod local_server;
 mod shell;
 
 use std::collections::BTreeMap;
@@ -14,10 +15,11 @@ use std::time::{Duration, Instant};
 use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
 use futures_lite::future::block_on;
+use local_server::LocalServer;
 use memory_r1::checkpoint::{Quantization, write_decoder};
 use memory_r1::nn::{Decoder, DecoderConfig};
 use serde_json::Value;
-use shell::{json, memory_r1};
+use shell::{failure, json, memory_r1};
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -149,4 +151,58 @@ fn a_run_that_is_killed_and_resumed_is_the_unbroken_one() {
         let steps = String::from_utf8(killed[0].clone()).unwrap();
         assert!(steps.lines().last().unwrap().contains("\"step\":20"), "{steps}");
     }
+}
+
+#[test]
+fn a_judge_behind_a_server_rewards_and_its_replies_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    model(folder);
+    let server = LocalServer::new();
+    let judged = |name: &str| {
+        let path = config(folder, name, 1);
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text
+            .replace(
+                "reward = { f1 = 1.0 }",
+                &format!("reward = {{ judge = 1.0 }}\njudge = \"{}#some/judge\"", server.base),
+            )
+            .replace("max_steps = 11", "max_steps = 2")
+            .replace("max_steps = 9", "max_steps = 1");
+        fs::write(&path, text).unwrap();
+        tell_facts(folder, name);
+        path
+    };
+    json(&["train", "grpo", "--config", text(&judged("first")), "--json"]);
+    let asked = server.asked();
+    assert!(asked.len() > 10 && asked.iter().all(|own| own["model"] == "some/judge"));
+    let metrics = fs::read_to_string(folder.join("first/metrics.jsonl")).unwrap();
+    let rewards: Vec<f64> = metrics
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter_map(|line| line["rewards/judge"].as_f64())
+        .collect();
+    assert!(!rewards.is_empty() && rewards.iter().any(|own| *own > 0.0 && *own < 1.0), "{rewards:?}");
+
+    // With the replies at hand nothing is asked again.
+    let config = judged("second");
+    let (from, to) = (folder.join("first/judge"), folder.join("second/judge"));
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        fs::create_dir_all(to.join(entry.file_name())).unwrap();
+        for file in fs::read_dir(entry.path()).unwrap().flatten() {
+            fs::copy(file.path(), to.join(entry.file_name()).join(file.file_name())).unwrap();
+        }
+    }
+    json(&["train", "grpo", "--config", text(&config), "--json"]);
+    assert_eq!(server.asked(), Vec::<Value>::new());
+    assert_eq!(fs::read_to_string(folder.join("second/metrics.jsonl")).unwrap(), metrics);
+
+    // A reward without its judge is refused before anything is made.
+    let text_of = fs::read_to_string(&config).unwrap();
+    let wrong = folder.join("wrong.toml");
+    let lines = text_of.lines().filter(|line| !line.starts_with("judge = "));
+    fs::write(&wrong, lines.collect::<Vec<_>>().join("\n").replace("second", "third")).unwrap();
+    let error = failure(&["train", "grpo", "--config", text(&wrong)]);
+    assert!(error.contains("judge is given where reward.judge has a weight"), "{error}");
+    assert!(!folder.join("third").exists());
 }

@@ -150,7 +150,7 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     output.result(&generated, String::new)
 }
 
-fn temperature(text: &str) -> Result<f32, String> {
+pub(super) fn temperature(text: &str) -> Result<f32, String> {
     match text.parse() {
         Ok(value) if (0.0..=100.0).contains(&value) => Ok(value),
         _ => Err("a temperature is a number from 0 to 100".to_owned()),

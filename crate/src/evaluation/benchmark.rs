@@ -22,9 +22,7 @@ use super::run_folder::RunFolder;
 use super::scores::{Category, Pair, Tally, category_as_json};
 use super::{Judge, Scores, metrics::declines};
 use crate::agents::dates::format_day;
-use crate::agents::{
-    AddOptions, AnswerOptions, CONTEXT_TURNS, MemoryAgent, Models, Remembered, is_same_statement,
-};
+use crate::agents::{AddOptions, AnswerOptions, MemoryAgent, Models, Remembered, is_same_statement};
 use crate::bank::{Journal, OperationKind, Scope, Timestamp, seeded_journal_id};
 use crate::datasets::{Asked, Dialogue, Said, Superseded, heard};
 use crate::error::{Error, Result};
@@ -32,7 +30,7 @@ use crate::generation::{Cancel, PromptFamily, Sampling};
 use crate::store::{InMemoryStore, Store};
 
 /// What to run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BenchmarkSettings {
     /// What is measured.
     #[serde(default)]
@@ -44,6 +42,10 @@ pub struct BenchmarkSettings {
     pub limit: Option<usize>,
     /// The most turns of a conversation, for trying things out.
     pub turns: Option<usize>,
+    /// How many turns before a turn the extractor is shown, at most [`crate::agents::CONTEXT_TURNS`].
+    pub context_turns: usize,
+    /// The sampler's temperature; 0 is greedy, the paper's.
+    pub temperature: f32,
     /// The seed of the sampler and of the journals' ids.
     pub seed: u64,
 }
@@ -379,7 +381,8 @@ impl Banks {
     }
 
     fn sampling(run: &BenchmarkRun<'_>, example: usize) -> Sampling {
-        Sampling { seed: run.settings.seed, key: [0, example as u64, 0], ..Sampling::default() }
+        let BenchmarkSettings { seed, temperature, .. } = run.settings;
+        Sampling { seed, temperature, key: [0, example as u64, 0], ..Sampling::default() }
     }
 
     /// Reads one turn into its speaker's bank.
@@ -391,7 +394,7 @@ impl Banks {
             return Ok(());
         }
         let start = Instant::now();
-        let (context, turn) = heard(turns, place, CONTEXT_TURNS);
+        let (context, turn) = heard(turns, place, run.settings.context_turns);
         self.now.set(own.at);
         let options = AddOptions {
             infer: system != System::Rag,

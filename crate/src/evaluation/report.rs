@@ -248,7 +248,7 @@ impl BenchmarkReport {
             answer_agent: models.answer_agent.info().name.clone(),
             malformed,
             judge: judge.map(|judge| Judged::new(judge, outcomes)),
-            temperature: 0.0,
+            temperature: settings.temperature,
             seed: settings.seed,
             seconds: millis(seconds),
             seconds_reading: millis(reading),

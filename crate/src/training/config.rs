@@ -231,6 +231,10 @@ pub struct SftConfig {
     /// A validation every so many steps.
     #[serde(default = "save_steps")]
     pub eval_steps: u64,
+    /// Stop after so many validations in a row whose loss is not lower than the lowest, and end as the model of
+    /// that one; without it a run goes on to its last step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stopping_patience: Option<u64>,
     /// A checkpoint every so many steps.
     #[serde(default = "save_steps")]
     pub save_steps: u64,
@@ -328,6 +332,7 @@ impl SftConfig {
             (self.micro_batch_tokens == 0, "micro_batch_tokens is at least 1"),
             (self.logging_steps == 0, "logging_steps is at least 1"),
             (self.eval_steps == 0, "eval_steps is at least 1"),
+            (self.early_stopping_patience == Some(0), "early_stopping_patience is at least 1"),
             (self.save_steps == 0, "save_steps is at least 1"),
             (self.save_total_limit == 0, "save_total_limit is at least 1"),
             (!(0.0..1.0).contains(&self.fact_threshold), "fact_threshold is in 0..1"),

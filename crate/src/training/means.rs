@@ -23,6 +23,11 @@ impl Means {
             .collect()
     }
 
+    /// Whether nothing was counted since the last time.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The sums bit for bit, which decimal digits would not keep.
     pub(super) fn to_json(&self) -> Value {
         self.0.iter().map(|(name, (sum, count))| (name.clone(), json!([sum.to_bits(), count]))).collect()

@@ -23,6 +23,7 @@ mod order;
 pub mod rl;
 mod run_folder;
 mod sft;
+mod start;
 mod trainer;
 mod warm_start;
 mod word_vectors;

@@ -27,7 +27,6 @@ use super::network::Layout;
 use super::optimizer::Moments;
 use crate::checkpoint::{Files, LEXICON, WORD_VECTORS};
 use crate::error::{Error, ErrorCode, Result};
-use crate::nn::DecoderConfig;
 
 /// What a run is made of between two steps.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,8 +41,8 @@ pub struct TrainerState {
     pub parameters: Vec<f32>,
     /// The optimiser's memory.
     pub moments: Moments,
-    /// What the steps said that no line of the logs says yet.
-    pub unreported: Value,
+    /// What else the run keeps between steps.
+    pub more: Value,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -52,7 +51,7 @@ struct Counters {
     step: u64,
     tokens: u64,
     seconds: f64,
-    unreported: Value,
+    more: Value,
     /// How long the logs were, in bytes.
     logs: BTreeMap<String, u64>,
 }
@@ -136,8 +135,9 @@ impl RunFolder {
                 write(&partial.join(format!("{more}.safetensors")), &tensors(views)?)?;
             }
             let (step, tokens, seconds) = (state.step, state.tokens, state.seconds);
-            let (unreported, logs) = (state.unreported.clone(), self.log_lengths());
-            let counters = Counters { format: STATE_FORMAT, step, tokens, seconds, unreported, logs };
+            let logs = self.log_lengths();
+            let counters =
+                Counters { format: STATE_FORMAT, step, tokens, seconds, more: state.more.clone(), logs };
             write(&partial.join("trainer_state.json"), json(&counters)?.as_bytes())
         })?;
         let checkpoints = self.checkpoints()?;
@@ -175,7 +175,7 @@ impl RunFolder {
             seconds: counters.seconds,
             parameters: read_model(&path, layout)?,
             moments: Moments { mean: moment("mean")?, square: moment("square")? },
-            unreported: counters.unreported,
+            more: counters.more,
         };
         Ok(Some((state, TokenizerFiles::load(&path)?)))
     }
@@ -259,56 +259,6 @@ pub fn read_model(folder: &Path, layout: &Layout) -> Result<Vec<f32>> {
         parameters[tensor.range()].copy_from_slice(values.ok_or_else(|| broken(folder))?);
     }
     Ok(parameters)
-}
-
-/// Reads the weights of any model folder or bundle, in any format, into the flat buffer. A network of
-/// several times the folder's layers begins as the folder's: behind each of its layers stand copies of
-/// it that add nothing yet, for their last products are 0 (block expansion; Wu et al., "`LLaMA` Pro",
-/// 2024).
-pub(super) fn read_start(folder: &Path, layout: &Layout) -> Result<Vec<f32>> {
-    let files = read_files(folder)?;
-    crate::checkpoint::verify(&files)?;
-    let own = crate::checkpoint::read_config(&files)?;
-    let times = layout.config.num_hidden_layers / own.num_hidden_layers;
-    let config = DecoderConfig { num_hidden_layers: own.num_hidden_layers, ..layout.config.clone() };
-    if config.num_hidden_layers * times != layout.config.num_hidden_layers {
-        return Err(Error::invalid(format!(
-            "model.num_hidden_layers is {}, no multiple of the {} of {}",
-            layout.config.num_hidden_layers,
-            own.num_hidden_layers,
-            folder.display()
-        )));
-    }
-    let weights = crate::checkpoint::read_weights(&config, &files)?;
-    let weights: HashMap<String, Vec<f32>> =
-        weights.into_iter().map(|(spec, values)| (spec.name, values)).collect();
-    let mut parameters = vec![0.0; layout.len()];
-    for tensor in &layout.tensors {
-        let (name, is_copy) = expanded(&tensor.name, times);
-        if is_copy && LAST_PRODUCTS.iter().any(|last| name.contains(last)) {
-            continue;
-        }
-        let values = weights.get(&name).filter(|values| values.len() == tensor.len());
-        parameters[tensor.range()].copy_from_slice(values.ok_or_else(|| broken(folder))?);
-    }
-    Ok(parameters)
-}
-
-/// What a layer of Qwen2 adds to the residual stream goes through one of these.
-const LAST_PRODUCTS: [&str; 2] = [".o_proj.", ".down_proj."];
-
-/// The tensor that one of a network of so many times the layers begins as, and whether its layer is a copy.
-fn expanded(name: &str, times: usize) -> (String, bool) {
-    let parts = name.split_once(".layers.").and_then(|(before, rest)| {
-        let (layer, behind) = rest.split_once('.')?;
-        Some((before, layer.parse::<usize>().ok()?, behind))
-    });
-    match parts {
-        Some((before, layer, behind)) => {
-            (format!("{before}.layers.{}.{behind}", layer / times), !layer.is_multiple_of(times))
-        }
-        None => (name.to_owned(), false),
-    }
 }
 
 fn write_model(folder: &Path, layout: &Layout, tokenizer: &TokenizerFiles, parameters: &[f32]) -> Result<()> {
@@ -431,7 +381,7 @@ fn json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string_pretty(value).map_err(|error| Error::internal("JSON").with_source(error))
 }
 
-fn broken(path: &Path) -> Error {
+pub(super) fn broken(path: &Path) -> Error {
     Error::new(
         ErrorCode::ModelIntegrity,
         format!(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tracing::info;
 
@@ -20,7 +21,8 @@ use super::means::Means;
 use super::network::Layout;
 use super::optimizer::Moments;
 use super::order::Order;
-use super::run_folder::{RunFolder, TrainerState, read_start};
+use super::run_folder::{RunFolder, TrainerState, read_model};
+use super::start::read_start;
 use super::trainer::{Prediction, StepReport, Tally, Trainer};
 use super::{warm_start, word_vectors};
 use crate::datasets::synthetic;
@@ -36,6 +38,8 @@ const ENCODER_WORDS: usize = 200;
 const VECTOR_DIALOGUES: usize = 500;
 /// How many cases the lexicon is learned from.
 const LEXICON_CASES: usize = 100_000;
+/// Where a run that may stop early keeps its best model.
+const BEST: &str = "best";
 /// How many completions a validation writes down.
 const SAMPLES: usize = 12;
 
@@ -85,7 +89,7 @@ pub fn run(config: &SftConfig, resume: bool, stop: &Cancel) -> Result<Outcome> {
             }
         }
         let moments = Moments::new(layout.len());
-        TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments, unreported: Value::Null }
+        TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments, more: Value::Null }
     };
     folder.rewind_logs()?;
     info!(step = state.step, parameters = layout.len(), "training in {}", folder.path().display());
@@ -239,6 +243,18 @@ impl Window {
     }
 }
 
+/// The lowest loss of a validation, bit for bit, and how many there were since.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Best {
+    loss: Option<u64>,
+    since: u64,
+}
+
+/// What a checkpoint keeps beside weights and moments.
+fn kept(more: &Value) -> (Means, Best) {
+    (Means::of_json(&more["means"]), serde_json::from_value(more["best"].clone()).unwrap_or_default())
+}
+
 impl Run<'_> {
     fn go(mut self, stop: &Cancel) -> Result<Outcome> {
         let last = self.config.max_steps;
@@ -247,44 +263,56 @@ impl Run<'_> {
             bar.set_style(style);
         }
         let (started, before) = (Instant::now(), self.trainer.state().seconds);
-        let unreported = Means::of_json(&self.trainer.state().unreported);
+        let (unreported, mut best) = kept(&self.trainer.state().more);
         let (mut window, mut saved) = (Window::new(unreported), None);
-        while self.trainer.state().step < last {
+        let is_tired =
+            |best: &Best| self.config.early_stopping_patience.is_some_and(|most| best.since >= most);
+        while self.trainer.state().step < last && !is_tired(&best) {
             let step = self.trainer.state().step + 1;
             let batch = self.order.batch(step);
             let examples: Vec<&Example> = batch.iter().map(|&i| &self.examples[i]).collect();
             window.add(&self.trainer.step(&examples)?);
             self.trainer.state_mut().seconds = before + started.elapsed().as_secs_f64();
             bar.inc(1);
-            if step.is_multiple_of(self.config.logging_steps) || step == last {
+            if step.is_multiple_of(self.config.logging_steps) {
                 let window = std::mem::replace(&mut window, Window::new(Means::default()));
                 self.report(&bar, window)?;
             }
             if step.is_multiple_of(self.config.eval_steps) || step == last {
                 self.validate(&bar)?;
+                self.note(&mut best)?;
+            }
+            let ends = step == last || is_tired(&best);
+            if ends && !window.means.is_empty() {
+                let window = std::mem::replace(&mut window, Window::new(Means::default()));
+                self.report(&bar, window)?;
             }
             let timed_out = self.config.max_seconds.is_some_and(|most| started.elapsed().as_secs() >= most);
             let stopping = stop.check().is_err() || timed_out;
-            if step.is_multiple_of(self.config.save_steps) || step == last || stopping {
-                self.trainer.state_mut().unreported = window.means.to_json();
+            if step.is_multiple_of(self.config.save_steps) || ends || stopping {
+                self.trainer.state_mut().more = json!({ "means": window.means.to_json(), "best": best });
                 saved = Some(self.save()?);
             }
-            if stopping && step < last {
+            if stopping && !ends {
                 bar.abandon();
                 info!(step, "stopped; --resume goes on from here");
                 break;
             }
         }
         let step = self.trainer.state().step;
-        let finished = step == last;
+        let finished = step == last || is_tired(&best);
         let path = if finished {
             bar.finish();
-            self.folder.save_model(
-                "model",
-                self.trainer.layout(),
-                &self.tokenizer.files,
-                &self.trainer.state().parameters,
-            )?
+            if is_tired(&best) {
+                info!(step, "stopped early: the validation's loss fell no more");
+            }
+            let layout = self.trainer.layout();
+            if self.config.early_stopping_patience.is_some() && self.folder.path().join(BEST).exists() {
+                let best = read_model(&self.folder.path().join(BEST), layout)?;
+                self.folder.save_model("model", layout, &self.tokenizer.files, &best)?
+            } else {
+                self.save_model("model")?
+            }
         } else {
             match saved {
                 Some(path) => path,
@@ -292,6 +320,25 @@ impl Run<'_> {
             }
         };
         Ok(Outcome { step, finished, path, eval: self.eval })
+    }
+
+    /// Keeps the model where the last validation was the best, if the run may stop early.
+    fn note(&self, best: &mut Best) -> Result<()> {
+        let Some((loss, _)) = self.eval.filter(|_| self.config.early_stopping_patience.is_some()) else {
+            return Ok(());
+        };
+        if best.loss.is_none_or(|bits| loss < f64::from_bits(bits)) {
+            *best = Best { loss: Some(loss.to_bits()), since: 0 };
+            self.save_model(BEST)?;
+        } else {
+            best.since += 1;
+        }
+        Ok(())
+    }
+
+    fn save_model(&self, name: &str) -> Result<PathBuf> {
+        let parameters = &self.trainer.state().parameters;
+        self.folder.save_model(name, self.trainer.layout(), &self.tokenizer.files, parameters)
     }
 
     fn save(&self) -> Result<PathBuf> {

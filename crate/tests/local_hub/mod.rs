@@ -1,6 +1,6 @@
 //! A server with Hugging Face's addresses on this machine, which can be told to fail.
 
-#![allow(unreachable_pub, reason = "as in a library")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses its part, as of a library")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,6 +1,6 @@
 //! An OpenAI-compatible server on this machine, which answers by rule and can be told to fail.
 
-#![allow(unreachable_pub, reason = "as in a library")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses its part, as of a library")]
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -156,8 +156,8 @@ fn send_stream(stream: &mut TcpStream, content: &Value, fault: Option<Fault>) ->
     send("[DONE]")
 }
 
-/// What a model would say, talk around it included: each turn is a fact, each fact is added, and the answer
-/// is the first memory shown.
+/// What a model would say, talk around it included: each turn is a fact, each fact is added, the answer
+/// is the first memory shown, and answers of even length are right.
 fn completion(request: &Value, fault: Option<Fault>) -> String {
     let text = |role: &str| {
         let messages = request["messages"].as_array().into_iter().flatten();
@@ -171,7 +171,10 @@ fn completion(request: &Value, fault: Option<Fault>) -> String {
     if fault == Some(Fault::Prose) {
         return "I would rather talk.".to_owned();
     }
-    let object = if system.starts_with("You organise") {
+    let object = if system.starts_with("You mark the answers") {
+        let (_, answer) = last.split_once(": ").unwrap_or_default();
+        json!({"label": if answer.len() % 2 == 0 { "CORRECT" } else { "WRONG" }})
+    } else if system.starts_with("You organise") {
         let (_, said) = last.split_once(": ").unwrap_or_default();
         json!({"facts": [said]})
     } else if system.starts_with("You are the manager") {

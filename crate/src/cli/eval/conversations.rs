@@ -8,7 +8,9 @@ use clap::{Args, ValueEnum};
 use futures_lite::future::block_on;
 use serde_json::json;
 
+use crate::agents::CONTEXT_TURNS;
 use crate::cli::digest::sha256_of_file;
+use crate::cli::generate::temperature;
 use crate::cli::interrupt::on_interrupt;
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
@@ -79,6 +81,12 @@ struct Common {
     /// At most this many turns of a conversation, for trying things out.
     #[arg(long, value_name = "N")]
     turns: Option<usize>,
+    /// How many turns before a turn the extractor is shown: with the one before, it reads pairs.
+    #[arg(long, value_name = "N", default_value_t = CONTEXT_TURNS, value_parser = context_turns)]
+    context_turns: usize,
+    /// The sampler's temperature; 0 is greedy.
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = temperature)]
+    temperature: f32,
     /// The seed of the sampler and of the journals' ids.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -99,6 +107,11 @@ enum Part {
     Val,
     Test,
     All,
+}
+
+fn context_turns(text: &str) -> std::result::Result<usize, String> {
+    let turns = text.parse().ok().filter(|turns| *turns <= CONTEXT_TURNS);
+    turns.ok_or_else(|| format!("a whole number of at most {CONTEXT_TURNS}"))
 }
 
 type Dialogues<'a> = Box<dyn Iterator<Item = Result<Dialogue>> + 'a>;
@@ -143,6 +156,8 @@ fn run<'d>(
         no_distillation: arguments.no_distillation,
         limit: arguments.limit,
         turns: arguments.turns,
+        context_turns: arguments.context_turns,
+        temperature: arguments.temperature,
         seed: arguments.seed,
     };
     let (models, malformed) = arguments.models.load()?;

@@ -12,7 +12,8 @@ use crate::nn::{DecoderConfig, Family, LanguageDecoder};
 use crate::retrieval::Retriever;
 use crate::training::bpe::TokenizerFiles;
 use crate::training::network::Layout;
-use crate::training::run_folder::{read_start, read_text};
+use crate::training::run_folder::read_text;
+use crate::training::start::read_start;
 
 /// How many memories the agents are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -148,11 +148,11 @@ pub fn run(method: Method, config: &RlConfig, resume: bool, stop: &Cancel) -> Re
         state
     } else {
         let moments = Moments::new(policy.layout.len());
-        TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments, unreported: Value::Null }
+        TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments, more: Value::Null }
     };
     folder.rewind_logs()?;
     let learner = Learner::new(config.threads, config.micro_batch_tokens, config.temperature as f32);
-    let (kl_weight, metrics) = (f64::from(config.ppo.kl_coef as f32), Metrics::of_json(&state.unreported));
+    let (kl_weight, metrics) = (f64::from(config.ppo.kl_coef as f32), Metrics::of_json(&state.more));
     let events = Events::create(folder.path())?;
     let replies = folder.path().join(REPLIES);
     let mut run = Run {
@@ -266,7 +266,7 @@ impl Run<'_> {
     }
 
     fn save(&mut self, phase: &Current) -> Result<PathBuf> {
-        self.state.unreported = self.metrics.to_json();
+        self.state.more = self.metrics.to_json();
         let weight = [self.kl_weight as f32];
         let mut more: Vec<(&str, &[f32])> = Vec::new();
         if let Some(critic) = &phase.critic {

@@ -84,6 +84,51 @@ fn a_killed_run_goes_on_to_the_same_bits_as_one_that_was_left_alone() {
 
 /// Prompts in two blocks through the whole run; what it writes is what a generator reads.
 #[test]
+fn a_run_stops_early_as_its_best_model_and_so_does_one_that_was_stopped_on_the_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = |name: &str| {
+        let mut config = config(&folder.path().join(name));
+        (config.max_steps, config.eval_steps, config.save_steps, config.logging_steps) = (40, 2, 3, 5);
+        // So fast that it soon gets worse.
+        (config.learning_rate, config.early_stopping_patience) = (0.1, Some(2));
+        config
+    };
+    let whole = run(&config("whole"), false, &Cancel::default()).unwrap();
+    assert!(whole.finished && whole.step < 40, "{}", whole.step);
+    let lines = |name: &str| -> Vec<Value> {
+        let text = std::fs::read_to_string(folder.path().join(name).join("metrics.jsonl")).unwrap();
+        let timeless = |line: &str| {
+            let mut line: Value = serde_json::from_str(line).unwrap();
+            line.as_object_mut().unwrap().retain(|name, _| !name.contains("second"));
+            line
+        };
+        text.lines().map(timeless).collect()
+    };
+    let losses: Vec<f64> = lines("whole").iter().filter_map(|line| line["eval_loss"].as_f64()).collect();
+    let lowest = losses.iter().copied().fold(f64::INFINITY, f64::min);
+    assert_eq!(losses.iter().position(|loss| *loss == lowest), Some(losses.len() - 3), "{losses:?}");
+    assert_eq!(lines("whole").last().unwrap()["step"], whole.step);
+    // It ends as the best model and not as the last.
+    let best = std::fs::read(folder.path().join("whole/best/model.safetensors")).unwrap();
+    assert!(weights(&whole) == best);
+    let last = folder.path().join(format!("whole/checkpoint-{}/model.safetensors", whole.step));
+    assert!(best != std::fs::read(last).unwrap());
+
+    let mut steps = 0;
+    let outcome = loop {
+        let config = SftConfig { max_seconds: Some(0), ..config("parts") };
+        let outcome = run(&config, steps > 0, &Cancel::default()).unwrap();
+        steps += 1;
+        if outcome.finished {
+            break outcome;
+        }
+    };
+    assert_eq!((outcome.step, steps), (whole.step, whole.step));
+    assert!(weights(&outcome) == best);
+    assert_eq!(lines("parts"), lines("whole"));
+}
+
+#[test]
 fn a_prefix_model_trains_and_is_read_back() {
     let folder = tempfile::tempdir().unwrap();
     let mut own = config(&folder.path().join("run"));
@@ -130,6 +175,22 @@ fn a_run_can_begin_as_a_model_folder() {
     for (before, after) in weights(&first.path).iter().zip(weights(&second.path)) {
         assert!((before - after).abs() < 1e-6, "{before} {after}");
     }
+    // Twice the layers compute the same: the first step's loss, and every layer's values after it.
+    let mut deeper = own.clone();
+    deeper.output_dir = folder.path().join("deeper");
+    deeper.model.num_hidden_layers *= 2;
+    let deeper = run(&deeper, false, &Cancel::default()).unwrap();
+    let loss = |path: &std::path::Path| {
+        let text = std::fs::read_to_string(path.parent().unwrap().join("metrics.jsonl")).unwrap();
+        let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        last["loss"].as_f64().or(last["eval_loss"].as_f64()).unwrap()
+    };
+    assert!((loss(&deeper.path) - loss(&second.path)).abs() < 1e-6);
+    own.output_dir = folder.path().join("odd");
+    own.model.num_hidden_layers = 3;
+    let error = run(&own, false, &Cancel::default()).unwrap_err();
+    assert!(error.message().contains("num_hidden_layers is 3, no multiple of the 2"), "{error}");
+    own.model.num_hidden_layers = 2;
     own.output_dir = folder.path().join("third");
     own.model.intermediate_size += 4;
     let error = run(&own, false, &Cancel::default()).unwrap_err();
@@ -167,8 +228,7 @@ fn a_small_network_learns_twenty_examples_by_heart() {
     let layout = Layout::new(config.model.clone()).unwrap();
     let parameters = layout.initialize(1);
     let moments = Moments::new(layout.len());
-    let state =
-        TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments, unreported: Value::Null };
+    let state = TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments, more: Value::Null };
     let mut trainer = Trainer::new(&config, layout, state, None);
     let before = trainer.evaluate(&chosen, None).unwrap();
     for _ in 0..400 {
