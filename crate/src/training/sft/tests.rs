@@ -90,7 +90,8 @@ fn a_run_stops_early_as_its_best_model_and_so_does_one_that_was_stopped_on_the_w
         let mut config = config(&folder.path().join(name));
         (config.max_steps, config.eval_steps, config.save_steps, config.logging_steps) = (40, 2, 3, 5);
         // So fast that it soon gets worse.
-        (config.learning_rate, config.early_stopping_patience) = (0.1, Some(2));
+        (config.learning_rate, config.early_stopping_patience) = (5.0, Some(2));
+        config.lr_scheduler_type = crate::training::Schedule::ConstantWithWarmup;
         config
     };
     let whole = run(&config("whole"), false, &Cancel::default()).unwrap();
@@ -114,16 +115,14 @@ fn a_run_stops_early_as_its_best_model_and_so_does_one_that_was_stopped_on_the_w
     let last = folder.path().join(format!("whole/checkpoint-{}/model.safetensors", whole.step));
     assert!(best != std::fs::read(last).unwrap());
 
-    let mut steps = 0;
-    let outcome = loop {
+    // Stopped after each of the first steps, and then left alone.
+    for part in 0..3 {
         let config = SftConfig { max_seconds: Some(0), ..config("parts") };
-        let outcome = run(&config, steps > 0, &Cancel::default()).unwrap();
-        steps += 1;
-        if outcome.finished {
-            break outcome;
-        }
-    };
-    assert_eq!((outcome.step, steps), (whole.step, whole.step));
+        let outcome = run(&config, part > 0, &Cancel::default()).unwrap();
+        assert_eq!((outcome.step, outcome.finished), (part + 1, false));
+    }
+    let outcome = run(&config("parts"), true, &Cancel::default()).unwrap();
+    assert_eq!((outcome.step, outcome.finished), (whole.step, true));
     assert!(weights(&outcome) == best);
     assert_eq!(lines("parts"), lines("whole"));
 }
