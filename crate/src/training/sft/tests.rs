@@ -107,7 +107,11 @@ fn a_run_stops_early_as_its_best_model_and_so_does_one_that_was_stopped_on_the_w
     };
     let losses: Vec<f64> = lines("whole").iter().filter_map(|line| line["eval_loss"].as_f64()).collect();
     let lowest = losses.iter().copied().fold(f64::INFINITY, f64::min);
-    assert_eq!(losses.iter().position(|loss| *loss == lowest), Some(losses.len() - 3), "{losses:?}");
+    assert_eq!(
+        losses.iter().position(|loss| loss.total_cmp(&lowest).is_eq()),
+        Some(losses.len() - 3),
+        "{losses:?}"
+    );
     assert_eq!(lines("whole").last().unwrap()["step"], whole.step);
     // It ends as the best model and not as the last.
     let best = std::fs::read(folder.path().join("whole/best/model.safetensors")).unwrap();
