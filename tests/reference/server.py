@@ -93,7 +93,7 @@ local = evaluate("local", "--model", work / "nano", "--unconstrained")
 server = subprocess.Popen(
     [pathlib.Path(sys.executable).parent / "transformers", "serve", "--port", str(arguments.port), "--device", "cpu",
      "--dtype", "float32"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"})
 try:
     wait_for_server(server)
     address = f"http://localhost:{arguments.port}/v1#{work}/nano"
