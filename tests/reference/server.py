@@ -1,12 +1,16 @@
 """The same evaluation with nano in this program and behind a server that others wrote: transformers' own.
 
-    python3 -m venv /tmp/ref && /tmp/ref/bin/pip install torch 'transformers[serving]'
+    python3 -m venv /tmp/ref && /tmp/ref/bin/pip install torch 'transformers[serving]==5.24.0' safetensors
     /tmp/ref/bin/python tests/reference/server.py --data locomo10.json --split val --work runs/served
 
 Unpacks nano into a plain Qwen2 folder in 32 bits, serves it with `transformers serve`, and runs `memory-r1 eval locomo`
 twice, greedy and without a grammar: on the local engine, and through the server. Every request that was sent is rendered
 by transformers and by this program (the prompts' tokens must be the same), and the two runs' answers are compared
 question by question. At least 98 % must be identical.
+
+Transformers 5 gives whatever calls itself qwen2 the tokenizer of Qwen2, whatever tokenizer.json says, and that one parts
+numbers otherwise than nano's. So the server is given the same weights as a Llama with biases (the one that Qwen2 lacks
+is 0), which computes the same, and whose tokenizer.json is read.
 
 nano never learned to write what its grammar forces, so without it every completion is text of no form, which is taken
 whole as the answer: of no use, but a long greedy text that both engines must agree on, token by token. The system is one
@@ -23,6 +27,8 @@ import sys
 import time
 import urllib.request
 
+import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 parser = argparse.ArgumentParser()
@@ -50,6 +56,20 @@ def unpack():
         shutil.copy(work / "packed" / file, work / "nano" / file)
 
 
+def as_llama():
+    folder = work / "llama"
+    folder.mkdir(exist_ok=True)
+    config = json.loads((work / "nano" / "config.json").read_text())
+    config |= {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = load_file(work / "nano" / "model.safetensors")
+    for layer in range(config["num_hidden_layers"]):
+        weights[f"model.layers.{layer}.self_attn.o_proj.bias"] = torch.zeros(config["hidden_size"])
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    for file in FILES[2:]:
+        shutil.copy(work / "nano" / file, folder / file)
+
+
 def evaluate(name, *model):
     out = work / name
     shutil.rmtree(out, ignore_errors=True)
@@ -74,7 +94,7 @@ def wait_for_server(process):
 
 
 def compare_prompts(cache):
-    tokenizer = AutoTokenizer.from_pretrained(work / "nano")
+    tokenizer = AutoTokenizer.from_pretrained(work / "llama")
     entries = [json.loads(path.read_text()) for path in sorted(cache.glob("*/*.json"))]
     for entry in entries:
         messages = entry["request"]["messages"]
@@ -89,6 +109,7 @@ def compare_prompts(cache):
 
 
 unpack()
+as_llama()
 local = evaluate("local", "--model", work / "nano", "--unconstrained")
 server = subprocess.Popen(
     [pathlib.Path(sys.executable).parent / "transformers", "serve", "--port", str(arguments.port), "--device", "cpu",
@@ -96,7 +117,7 @@ server = subprocess.Popen(
     env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"})
 try:
     wait_for_server(server)
-    address = f"http://localhost:{arguments.port}/v1#{work}/nano"
+    address = f"http://localhost:{arguments.port}/v1#{work}/llama"
     cache = work / "replies"
     shutil.rmtree(cache, ignore_errors=True)
     remote = evaluate("remote", "--model", address, "--context-length", 1024, "--cache", cache)
