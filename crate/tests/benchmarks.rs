@@ -1,113 +1,20 @@
-//! The commands that ask a model, on random weights: what they print is nonsense, but it has its
-//! form, repeats itself, and survives being stopped.
+//! Benchmarks on random weights: what the models say is nonsense, but a run has its form, repeats itself, and
+//! survives being stopped.
 //!
 //! LoCoMo's own file is read where it is (`../shared/data` beside the repository, or the folder
 //! that MEMORY_R1_DATA names); made-up conversations stand in for it always.
 
 #![cfg(not(target_arch = "wasm32"))]
 
+mod random_bundle;
 mod shell;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 
-use burn::backend::Flex;
-use burn::backend::flex::FlexDevice;
-use futures_lite::future::block_on;
-use memory_r1::checkpoint::{Quantization, write_decoder};
-use memory_r1::nn::{Decoder, DecoderConfig};
+use random_bundle::{lines, made_up, model, text, timeless};
 use serde_json::Value;
 use shell::{failure, json, memory_r1};
-use tempfile::TempDir;
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// A bundle of random weights, packed by the command itself.
-static MODEL: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
-    let folder = tempfile::tempdir().unwrap();
-    let source = folder.path().join("random");
-    fs::create_dir(&source).unwrap();
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bundle-v1");
-    for name in ["tokenizer.json", "tokenizer_config.json"] {
-        fs::copy(fixture.join(name), source.join(name)).unwrap();
-    }
-    let config = DecoderConfig::from_json(&fs::read_to_string(fixture.join("config.json")).unwrap()).unwrap();
-    let config = DecoderConfig { max_position_embeddings: 1024, initializer_range: 0.3, ..config };
-    let decoder: Decoder<Flex> = config.init(3, &FlexDevice);
-    for (name, bytes) in block_on(write_decoder(&decoder.into(), Quantization::F32)).unwrap() {
-        fs::write(source.join(name), bytes).unwrap();
-    }
-    let bundle = folder.path().join("bundle");
-    let options = ["--prompts", "compact", "--licence", "MIT", "--candidates-per-speaker", "12", "--json"];
-    let paths = ["pack", "--model", text(&source), "--out", text(&bundle), "--quantize", "f16"];
-    let packed = json(&[&paths[..], &options].concat());
-    assert_eq!(packed["name"], "random");
-    let bytes: u64 =
-        fs::read_dir(&bundle).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
-    assert_eq!(packed["bytes"], bytes);
-    (folder, bundle)
-});
-
-fn model() -> &'static str {
-    text(&MODEL.1)
-}
-
-/// Two short conversations and eight cases.
-fn made_up(folder: &Path) -> (PathBuf, PathBuf) {
-    let (conversations, cases) = (folder.join("conversations.json"), folder.join("cases.jsonl"));
-    let paths = ["--out", text(&conversations), "--ops", text(&cases)];
-    let numbers = ["synth", "--seed", "5", "--dialogues", "2", "--split", "test", "--cases", "8", "--json"];
-    json(&[&numbers[..], &paths].concat());
-    (conversations, cases)
-}
-
-/// The JSON without what depends on the machine's speed.
-fn timeless(mut value: Value) -> Value {
-    let fields = value.as_object_mut().unwrap();
-    fields.retain(|name, _| !name.starts_with("seconds"));
-    value
-}
-
-fn lines(path: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(path).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-#[test]
-fn generate_prints_tokens_with_their_probabilities() {
-    let greedy =
-        ["generate", "--model", model(), "--prompt", "I have a dog", "--max-new-tokens", "12", "--json"];
-    let generated = json(&greedy);
-    let ids = generated["ids"].as_array().unwrap();
-    assert!(!ids.is_empty() && ids.len() <= 12);
-    assert_eq!(generated["logprobs"].as_array().unwrap().len(), ids.len());
-    assert!(generated["logprobs"].as_array().unwrap().iter().all(|logprob| logprob.as_f64().unwrap() <= 0.0));
-    assert!(!generated["prompt_ids"].as_array().unwrap().is_empty());
-    assert!(["stop", "length"].contains(&generated["finish_reason"].as_str().unwrap()));
-    assert!(generated["timing"]["generate_seconds"].as_f64().unwrap() > 0.0);
-    assert_eq!(json(&greedy)["ids"], generated["ids"]);
-
-    let sampled =
-        |seed| json(&[&greedy[..], &["--temperature", "2", "--seed", seed]].concat())["ids"].clone();
-    assert_eq!(sampled("1"), sampled("1"));
-    assert_ne!(sampled("1"), sampled("2"));
-    let warm = ["--temperature", "2", "--seed", "1"];
-    let several = json(&[&greedy[..], &warm, &["--samples", "3"]].concat());
-    let samples = several["samples"].as_array().unwrap();
-    assert_eq!(samples.len(), 3);
-    assert_eq!(samples[0]["ids"], sampled("1"));
-    assert!(samples[1]["ids"] != samples[0]["ids"] && samples[1]["ids"] != samples[2]["ids"]);
-    assert_eq!(several["prompt_ids"], generated["prompt_ids"]);
-    let plain = memory_r1(&greedy[..greedy.len() - 1]).stdout;
-    assert_eq!(
-        String::from_utf8(plain).unwrap().trim_end_matches('\n'),
-        generated["text"].as_str().unwrap().trim_end_matches('\n')
-    );
-    assert_eq!(memory_r1(&["generate", "--prompt", "x", "--temperature", "-1"]).status.code(), Some(2));
-}
 
 #[test]
 fn every_system_answers_from_what_it_is_allowed_to_see() {
@@ -172,133 +79,6 @@ fn every_system_answers_from_what_it_is_allowed_to_see() {
     let wrong = memory_r1(&["eval", "locomo", "--system", "mem0", "--data", "x", "--out", "y"]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("systems are memory-r1, add-only, rag"));
-}
-
-#[test]
-fn what_was_added_can_be_asked_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let db = folder.path().join("memory.db");
-    let common = ["--db", text(&db), "--user", "ann", "--model", model(), "--json"];
-    let add =
-        |text: &str, more: &[&str]| json(&[&["add", text, "--at", "2024-03-02"], &common[..], more].concat());
-    let added = add("I adopted a dog named Scout", &["--no-infer", "--speaker", "Ann"]);
-    assert_eq!(added["results"][0]["event"], "ADD");
-    assert_eq!(added["results"][0]["memory"], "I adopted a dog named Scout");
-    let decided = add("I also adopted a cat", &["--speaker", "Ann", "--seed", "4"]);
-    for result in decided["results"].as_array().unwrap() {
-        assert!(["ADD", "UPDATE", "DELETE", "NONE"].contains(&result["event"].as_str().unwrap()));
-        assert_eq!(result["receipt"]["turn"]["timestamp"], "2024-03-02T00:00:00.000Z");
-    }
-    let memories = json(&["memories", "--db", text(&db), "--json"]);
-    let count = memories["results"].as_array().unwrap().len();
-    let answered = json(&[&["answer", "What is the dog called?"], &common[..]].concat());
-    assert!(!answered["answer"].as_str().unwrap().is_empty());
-    assert_eq!(answered["candidates"].as_array().unwrap().len(), count.min(12));
-    assert!(answered["memories"].as_array().unwrap().len() <= count);
-    let huge = shell::memory_r1_reading(&[&["add", "-"], &common[..]].concat(), &"x ".repeat(600_000));
-    assert_eq!(huge.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&huge.stderr).contains("INVALID_ARGUMENT"));
-    assert_eq!(json(&["memories", "--db", text(&db), "--json"]), memories);
-    assert!(failure(&["answer", "x", "--db", text(&db), "--model", model()]).contains("--user"));
-    assert!(failure(&[&["add", " "], &common[..6]].concat()).contains("INVALID_ARGUMENT"));
-    assert!(failure(&[&["add", "x", "--at", "soon"], &common[..6]].concat()).contains("--at"));
-}
-
-#[test]
-fn a_model_that_cannot_be_used_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let absent = folder.path().join("absent");
-    assert!(failure(&["generate", "--prompt", "x", "--model", text(&absent)]).contains("there is no folder"));
-    assert!(
-        failure(&["generate", "--prompt", "x", "--model", text(folder.path())]).contains("no model's folder")
-    );
-    for entry in fs::read_dir(&MODEL.1).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
-    }
-    let weights = folder.path().join("model.safetensors");
-    let mut bytes = fs::read(&weights).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    fs::write(&weights, bytes).unwrap();
-    let error = failure(&["generate", "--prompt", "x", "--model", text(folder.path())]);
-    assert!(error.contains("MODEL_INTEGRITY") && error.contains("damaged"), "{error}");
-    if cfg!(not(feature = "cuda")) {
-        let error = failure(&["generate", "--prompt", "x", "--model", model(), "--device", "cuda"]);
-        assert!(error.contains("--features cuda"), "{error}");
-    }
-}
-
-#[test]
-fn eval_ops_judges_every_case() {
-    let folder = tempfile::tempdir().unwrap();
-    let (_, cases) = made_up(folder.path());
-    let run = |name: &str| {
-        let out = folder.path().join(name);
-        let report = json(&[
-            "eval",
-            "ops",
-            "--data",
-            text(&cases),
-            "--model",
-            model(),
-            "--out",
-            text(&out),
-            "--worst",
-            "2",
-            "--json",
-        ]);
-        (timeless(report), lines(&out.join("cases.jsonl")))
-    };
-    let (report, outcomes) = run("a");
-    assert_eq!(report["n"], 8);
-    assert_eq!(outcomes.len(), 8);
-    let passed = outcomes.iter().filter(|outcome| outcome["passed"] == true).count();
-    assert_eq!(report["passed"], passed);
-    assert_eq!(report["accuracy"], passed as f64 / 8.0);
-    for op in ["ADD", "UPDATE", "DELETE", "NOOP"] {
-        assert_eq!(report["by_op"][op]["n"], 2, "{op}");
-    }
-    assert_eq!(report["target_recall"]["k"], 5);
-    assert!(report["worst"].as_array().unwrap().len() <= 2);
-    assert_eq!(run("b"), (report, outcomes));
-}
-
-#[test]
-fn eval_quantization_compares_every_format_with_f32() {
-    let folder = tempfile::tempdir().unwrap();
-    let (_, cases) = made_up(folder.path());
-    let command = ["eval", "quantization", "--data", text(&cases), "--model", model(), "--limit", "6"];
-    let report = json(&[&command[..], &["--json"]].concat());
-    assert_eq!((&report["model"], &report["cases"]), (&"random".into(), &6.into()));
-    assert!(report["tokens"].as_u64().unwrap() > 0);
-    let formats = report["formats"].as_array().unwrap();
-    let names: Vec<&str> = formats.iter().map(|own| own["quantization"].as_str().unwrap()).collect();
-    assert_eq!(names, ["f32", "f16", "q8", "q6", "q4", "q4"]);
-    assert!(formats[4].get("embedding_quantization").is_none());
-    assert_eq!(formats[5]["embedding_quantization"], "q8");
-    let [f32, f16, q8, q6, q4, mixed] = &formats[..] else { unreachable!() };
-    let bytes = |own: &Value| own["weights_bytes"].as_u64().unwrap();
-    assert!(bytes(f32) > bytes(f16) && bytes(f16) > bytes(q8) && bytes(q8) > bytes(q6));
-    assert!(bytes(q6) > bytes(q4) && bytes(mixed) > bytes(q4) && bytes(q8) > bytes(mixed));
-    let kl = |own: &Value| own["mean_kl"].as_f64().unwrap();
-    // The bundle is in 16 bits itself.
-    assert!(kl(f32) == 0.0 && kl(f16) == 0.0 && kl(mixed) > 0.0, "{report}");
-    assert!(0.0 < kl(q8) && kl(q8) < kl(q6) && kl(q6) < kl(q4) && kl(q4) < 0.5, "{report}");
-    let packed = folder.path().join("mixed");
-    let pack = ["pack", "--model", model(), "--out", text(&packed), "--quantize", "q4", "--embedding", "q8"];
-    json(&[&pack[..], &["--json"]].concat());
-    assert_eq!(fs::metadata(packed.join("model.safetensors")).unwrap().len(), bytes(mixed));
-    let manifest: Value = serde_json::from_slice(&fs::read(packed.join("manifest.json")).unwrap()).unwrap();
-    assert_eq!(
-        (&manifest["quantization"], &manifest["embedding_quantization"]),
-        (&"q4".into(), &"q8".into())
-    );
-    let typed = manifest["training"]["commands"].as_array().unwrap().last().unwrap();
-    assert_eq!(*typed, format!("memory-r1 {} --json", pack.join(" ")));
-    let wrong = failure(&[&pack[..], &["--fact-threshold", "1.5"]].concat());
-    assert!(wrong.contains("INVALID_ARGUMENT") && wrong.contains("1.5"), "{wrong}");
-    let plain = String::from_utf8(memory_r1(&command).stdout).unwrap();
-    assert!(plain.starts_with("weights") && plain.contains("mean KL"), "{plain}");
 }
 
 /// `eval locomo` of made-up conversations, cut short.
@@ -623,10 +403,17 @@ fn labels_are_corrected_beside_the_released_ones() {
     let conversations: Value = serde_json::from_slice(&fs::read(&data).unwrap()).unwrap();
     let asked = conversations[1]["qa"].as_array().unwrap();
     let place = asked.iter().position(|own| own["category"] == 4).unwrap();
+    // What the model says of it is what the audit takes for right.
+    let paths = ["eval", "locomo", "--data", text(&data), "--out", text(&run), "--model", model()];
+    json(&[&paths[..], &["--turns", "2", "--json"]].concat());
+    let own = lines(&run.join("questions.jsonl"));
+    let is_asked = |own: &&Value| own["sample_id"] == conversations[1]["sample_id"] && own["index"] == place;
+    let question = own.iter().find(is_asked).unwrap();
+    assert_eq!(question["exact_match"], 0.0, "{question}");
     let entry = |error_type: &str, golden: &Value| {
         serde_json::json!([{
             "question_id": format!("locomo_1_qa{place}"), "question": asked[place]["question"],
-            "golden_answer": golden, "error_type": error_type, "correct_answer": "I don't know",
+            "golden_answer": golden, "error_type": error_type, "correct_answer": question["prediction"],
         }])
     };
     let evaluate = |name: &str, audited: &Value| {
@@ -639,20 +426,16 @@ fn labels_are_corrected_beside_the_released_ones() {
         serde_json::from_slice(&evaluate(name, audited).stdout).unwrap()
     };
     let golden = &asked[place]["answer"];
-    let corrected = report("run", &entry("HALLUCINATION", golden));
-    let own = lines(&run.join("questions.jsonl"));
-    let question = own.iter().filter(|own| own["sample_id"] == conversations[1]["sample_id"]);
-    let said = question.clone().find(|own| own["index"] == place).unwrap()["prediction"].as_str().unwrap();
-    let (before, after) = (&corrected, &corrected["corrected"]);
+    let before = report("audited", &entry("HALLUCINATION", golden));
+    let after = &before["corrected"];
     assert_eq!((&after["corrections"], &after["n"]), (&1.into(), &before["n"]));
-    let gained = after["by_category"]["4"]["exact_match"].as_f64().unwrap()
-        - before["by_category"]["4"]["exact_match"].as_f64().unwrap();
-    let wanted =
-        f64::from(u8::from(said == "I don't know")) / after["by_category"]["4"]["n"].as_f64().unwrap();
-    assert!((gained - wanted).abs() < 1e-9, "{gained} of {wanted}");
+    let of = |report: &Value| report["by_category"]["4"]["exact_match"].as_f64().unwrap();
+    let one = 1.0 / after["by_category"]["4"]["n"].as_f64().unwrap();
+    assert!((of(after) - of(&before) - one).abs() < 1e-9, "{} {}", of(after), of(&before));
     // The released labels stay in the run's files, and its page shows both.
-    assert_eq!(lines(&run.join("questions.jsonl")).len(), own.len());
-    assert!(fs::read_to_string(run.join("report.html")).unwrap().contains("corrected labels"));
+    let audited = folder.path().join("audited");
+    assert_eq!(lines(&audited.join("questions.jsonl")), own);
+    assert!(fs::read_to_string(audited.join("report.html")).unwrap().contains("corrected labels"));
 
     // What only names other evidence corrects nothing; another question or answer is an error.
     let cited = report("cited", &entry("WRONG_CITATION", golden));

@@ -147,10 +147,14 @@ fn what_is_no_json_changes_nothing_and_a_long_prompt_is_cut() {
 #[test]
 fn a_server_is_asked_as_the_options_say() {
     let (server, place) = (LocalServer::new(), Place::new());
-    let more = ["--prompts", "compact", "--candidates-per-speaker", "2", "--fact-threshold", "0"];
+    let prompts = ["--prompts", "compact", "--candidates-per-speaker", "2", "--fact-threshold", "0"];
+    let more = [&prompts[..], &["--temperature", "0.5", "--context-turns", "0"]].concat();
     place.run(&server, "compact", &more);
     let asked = server.asked();
-    assert!(asked.iter().all(|own| own["messages"][0]["content"] != "" && own["stream"] == true));
+    assert!(asked.iter().all(|own| own["temperature"] == 0.5 && own["stream"] == true));
+    let extracted: Vec<_> = asked.iter().filter(|own| own["messages"][0]["content"] == "extract").collect();
+    let said = |own: &Value| own["messages"][1]["content"].as_str().unwrap().lines().count();
+    assert!(extracted.len() == 12 && extracted.iter().all(|own| said(own) == 1), "{extracted:?}");
     let first: Vec<Value> =
         place.answers("compact").lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert!(first.iter().all(|own| own["candidates"].as_array().unwrap().len() <= 4));
