@@ -18,7 +18,7 @@ use memory_r1::bank::{
     seeded_journal_id,
 };
 use memory_r1::error::{Error, ErrorCode, Result};
-use memory_r1::evaluation::{read_cases, run_case, run_places, with_given_facts};
+use memory_r1::evaluation::{read_cases, run_case, run_places};
 use memory_r1::generation::{Cancel, Sampling};
 use memory_r1::store::{InMemoryStore, ScopeLock, Store};
 use scripted::ScriptedModel;
@@ -381,12 +381,20 @@ fn a_manager_can_be_given_the_fact_of_a_case() {
     let model = ScriptedModel::new(obedient);
     let models = Models::one(model.clone());
     for case in read_cases(lines.join("\n").as_bytes()).unwrap() {
-        let given = with_given_facts(&models, &case);
-        assert!(block_on(run_case(&given, &case, 0, &Cancel::default())).unwrap().passed);
+        let facts = Some(vec![case.fact.iter().cloned().collect()]);
+        let given = AddOptions { facts, ..AddOptions::default() };
+        assert!(block_on(run_case(&models, &case, &given)).unwrap().passed);
         // On its own the model takes the turn for a fact.
-        assert!(!block_on(run_case(&models, &case, 0, &Cancel::default())).unwrap().passed);
+        assert!(!block_on(run_case(&models, &case, &AddOptions::default())).unwrap().passed);
     }
     assert_eq!(model.bodies("extract").len(), 2);
+    let two = AddOptions { facts: Some(vec![Vec::new(); 2]), ..AddOptions::default() };
+    let error =
+        block_on(agent(&model).add(&[turn("ann", "Likes tea")], &Scope::user("ann"), &two)).unwrap_err();
+    assert_eq!(
+        (error.code(), error.message()),
+        (ErrorCode::InvalidArgument, "facts: give a list for every message")
+    );
 }
 
 #[test]

@@ -106,6 +106,15 @@ fn eval_locomo_repeats_itself_and_its_questions_score_as_reported() {
     let saved = fs::read_to_string(out.join("report.json")).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&saved).unwrap(), report);
 
+    // The same facts without the extractor: the same operations and answers.
+    let (facts, told) = (out.join("facts.json"), folder.path().join("told"));
+    let again = json(&locomo(&data, &told, &["--facts", text(&facts)]));
+    assert_eq!((&again["ops"], lines(&told.join("questions.jsonl"))), (&report["ops"], questions.clone()));
+    fs::write(&facts, "{}").unwrap();
+    let none = folder.path().join("none");
+    let error = failure(&locomo(&data, &none, &["--facts", text(&facts)]));
+    assert!(error.contains("facts.json has no facts of "), "{error}");
+
     let scored = json(&["score", "--pairs", text(&out.join("questions.jsonl")), "--json"]);
     for name in ["n", "f1", "bleu1", "exact_match", "by_category"] {
         assert_eq!(scored[name], report[name], "{name}");

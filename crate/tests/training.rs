@@ -77,10 +77,11 @@ fn tell_facts(folder: &Path, name: &str) {
         json(&["synth", "--seed", "3", "--dialogues", "2", "--out", text(&conversations), "--json"]);
     }
     let made: Value = serde_json::from_slice(&fs::read(&conversations).unwrap()).unwrap();
-    let facts_of = |turn: &Value| -> Vec<Value> {
-        turn["facts"].as_array().unwrap().iter().map(|fact| fact["resolved"].clone()).collect()
+    let facts_of = |turn: &Value| -> (String, Vec<Value>) {
+        let facts = turn["facts"].as_array().unwrap().iter().map(|fact| fact["resolved"].clone());
+        (turn["dia_id"].as_str().unwrap().to_owned(), facts.collect())
     };
-    let facts: BTreeMap<&str, Vec<Vec<Value>>> = made
+    let facts: BTreeMap<&str, BTreeMap<String, Vec<Value>>> = made
         .as_array()
         .unwrap()
         .iter()

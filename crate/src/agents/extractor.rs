@@ -35,6 +35,14 @@ pub struct Fact {
     pub probability: f64,
 }
 
+impl Fact {
+    /// One that is known to be what a turn says.
+    pub(super) fn known(text: &str, said: &Turn) -> Self {
+        let resolved = dates::resolve(&one_line(text), said.timestamp);
+        Self { text: resolved.text, phrases: resolved.phrases, said: said.clone(), probability: 1.0 }
+    }
+}
+
 /// Takes facts out of turns.
 #[derive(Clone)]
 pub struct Extractor {

@@ -3,6 +3,7 @@
 
 mod dialogue;
 pub mod freeform;
+mod known_facts;
 mod label_errors;
 pub mod locomo;
 pub mod longmemeval;
@@ -13,5 +14,6 @@ mod superseded;
 pub mod synthetic;
 
 pub use dialogue::{ABSTENTION, Asked, Dialogue, Said, heard};
+pub use known_facts::{KnownFacts, TurnFacts};
 pub use label_errors::{Corrections, read_corrections};
 pub use superseded::Superseded;

@@ -24,7 +24,7 @@ use super::{Judge, Scores, metrics::declines};
 use crate::agents::dates::format_day;
 use crate::agents::{AddOptions, AnswerOptions, MemoryAgent, Models, Remembered, is_same_statement};
 use crate::bank::{Journal, OperationKind, Scope, Timestamp, seeded_journal_id};
-use crate::datasets::{Asked, Dialogue, Said, Superseded, heard};
+use crate::datasets::{Asked, Dialogue, KnownFacts, Said, Superseded, TurnFacts, heard};
 use crate::error::{Error, Result};
 use crate::generation::{Cancel, PromptFamily, Sampling};
 use crate::store::{InMemoryStore, Store};
@@ -70,8 +70,8 @@ pub struct BankState {
     pub sample_id: String,
     /// How many of its turns were read.
     pub turns: usize,
-    /// How many facts they gave.
-    pub facts: usize,
+    /// The facts that they gave, in their order.
+    pub facts: TurnFacts,
     /// How many operations of each name were decided.
     pub ops: BTreeMap<String, usize>,
     /// The turns that a memory was made, changed or confirmed by.
@@ -182,6 +182,8 @@ pub struct BenchmarkRun<'a> {
     pub cancel: Cancel,
     /// Marks the answers.
     pub judge: Option<Judge>,
+    /// The facts of the conversations, where they are known: the extractor is not asked.
+    pub facts: Option<KnownFacts>,
     /// How many conversations, and questions of each, are worked on at once, at least 1.
     pub concurrency: usize,
 }
@@ -265,7 +267,7 @@ impl BenchmarkRun<'_> {
 
     /// The conversations to read, with the turns to read and the questions to ask.
     fn plan<'d>(
-        &self,
+        &'d self,
         dialogues: impl Iterator<Item = Result<Dialogue>> + 'd,
     ) -> impl Iterator<Item = Result<Dialogue>> + 'd {
         let (limit, most) = (self.settings.limit, self.settings.turns.unwrap_or(usize::MAX));
@@ -277,6 +279,9 @@ impl BenchmarkRun<'_> {
             };
             if limit.is_some() && left == 0 {
                 return None;
+            }
+            if let Some(Err(error)) = self.facts.as_ref().map(|facts| facts.of(&dialogue)) {
+                return Some(Err(error));
             }
             dialogue.questions.truncate(left);
             left -= dialogue.questions.len();
@@ -339,6 +344,8 @@ struct Banks {
     speakers: Vec<String>,
     /// Each with the place of the turn since which it does not hold.
     superseded: Vec<(usize, Superseded)>,
+    /// The facts of its turns, where they are known.
+    known: Option<TurnFacts>,
     state: BankState,
 }
 
@@ -369,7 +376,8 @@ impl Banks {
         let place = |own: &Superseded| dialogue.turns.iter().position(|turn| turn.id == own.turn);
         let superseded = dialogue.superseded.iter().filter(|_| run.settings.system.has_banks());
         let superseded = superseded.filter_map(|own| Some((place(own)?, own.clone()))).collect();
-        Ok(Self { agent, now, speakers: dialogue.banks.clone(), superseded, state })
+        let known = run.facts.as_ref().map(|facts| facts.of_name(&dialogue.id));
+        Ok(Self { agent, now, speakers: dialogue.banks.clone(), superseded, known, state })
     }
 
     fn scope(&self, speaker: &str) -> Scope {
@@ -393,11 +401,17 @@ impl Banks {
             self.state.turns = place + 1;
             return Ok(());
         }
+        let known = self.known.as_ref().map(|facts| facts.get(&own.id).cloned().unwrap_or_default());
+        if known.as_ref().is_some_and(Vec::is_empty) {
+            self.state.turns = place + 1;
+            return Ok(());
+        }
         let start = Instant::now();
         let (context, turn) = heard(turns, place, run.settings.context_turns);
         self.now.set(own.at);
         let options = AddOptions {
             infer: system != System::Rag,
+            facts: known.map(|facts| vec![facts]),
             manage: system != System::AddOnly,
             bank_speaker: Some(own.speaker.clone()),
             context,
@@ -408,8 +422,8 @@ impl Banks {
         let results = self.agent.add(&[turn], &self.scope(&own.speaker), &options).await?;
         let state = &mut self.state;
         state.turns = place + 1;
-        state.facts += results.len();
         for result in results {
+            state.facts.entry(own.id.clone()).or_default().push(result.fact);
             *state.ops.entry(result.event.wire_name().to_owned()).or_default() += 1;
             // A NOOP has an id where the fact was known word for word: the turn confirms it.
             if let (Some(id), OperationKind::Add | OperationKind::Update | OperationKind::Noop) =

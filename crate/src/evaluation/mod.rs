@@ -3,7 +3,6 @@
 mod benchmark;
 mod bootstrap;
 mod compare;
-mod given_facts;
 mod judge;
 mod locomo_scorer;
 mod metrics;
@@ -23,7 +22,6 @@ pub use benchmark::{
     System,
 };
 pub use compare::{Changed, Compared, Comparison, Difference, McNemar, compare};
-pub use given_facts::{GivenFacts, with_given_facts};
 
 pub use judge::Judge;
 pub use locomo_scorer::locomo_f1;

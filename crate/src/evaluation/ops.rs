@@ -16,7 +16,6 @@ use crate::bank::{
 };
 use crate::datasets::synthetic::{Accept, OpsCase};
 use crate::error::{Error, Result};
-use crate::generation::{Cancel, Sampling};
 use crate::store::{InMemoryStore, Store};
 
 /// How long before the turn a case's memories were said: cases do not say.
@@ -184,7 +183,8 @@ pub(super) fn bank_of(case: &OpsCase, seed: u64) -> Result<(Journal, HashMap<Mem
 }
 
 /// Runs one case on a bank of its own.
-pub async fn run_case(models: &Models, case: &OpsCase, seed: u64, cancel: &Cancel) -> Result<OpsOutcome> {
+pub async fn run_case(models: &Models, case: &OpsCase, options: &AddOptions) -> Result<OpsOutcome> {
+    let seed = options.sampling.seed;
     let (journal, names) = bank_of(case, seed)?;
     let (scope, now) = (journal.scope().clone(), case.turn.timestamp);
     let store = Rc::new(InMemoryStore::default());
@@ -201,12 +201,7 @@ pub async fn run_case(models: &Models, case: &OpsCase, seed: u64, cancel: &Cance
         content: case.turn.text.clone(),
         timestamp: now,
     };
-    let options = AddOptions {
-        sampling: Sampling { seed, ..Sampling::default() },
-        cancel: cancel.clone(),
-        ..AddOptions::default()
-    };
-    let results = agent.add(&[turn], &scope, &options).await?;
+    let results = agent.add(&[turn], &scope, options).await?;
     let decided: Vec<Decided> = results
         .into_iter()
         .map(|result| {

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::ops::{ops_totals, run_case};
-use crate::agents::Models;
+use crate::agents::{AddOptions, Models};
 use crate::checkpoint::{
     EXTRACTOR_WEIGHTS, Files, PackOptions, Quantization, WEIGHTS, WORD_VECTORS, add_extractor, extractor,
     pack, verify,
@@ -168,8 +168,9 @@ impl<D> Run<'_, D> {
         let retriever = Retriever::read(self.folder.get(WORD_VECTORS).map(Vec::as_slice))?;
         let models = Models { extractor: last, ..Models::one(first).with_retriever(retriever) };
         let mut outcomes = Vec::with_capacity(self.cases.len());
+        let options = AddOptions { cancel: self.cancel.clone(), ..AddOptions::default() };
         for case in self.cases {
-            let outcome = run_case(&models, case, 0, self.cancel).await.map_err(|error| {
+            let outcome = run_case(&models, case, &options).await.map_err(|error| {
                 Error::new(error.code(), format!("case {}: {}", case.id, error.message()))
             })?;
             outcomes.push(outcome);

@@ -229,7 +229,7 @@ impl BenchmarkReport {
             ops,
             conversations: states.len(),
             turns: states.iter().map(|state| state.turns).sum(),
-            facts: states.iter().map(|state| state.facts).sum(),
+            facts: states.iter().flat_map(|state| state.facts.values()).map(Vec::len).sum(),
             bank: states.iter().flat_map(|state| state.banks.values()).sum(),
             duplicates: states.iter().map(|state| state.duplicates).sum(),
             stale: states.iter().filter_map(|state| state.superseded).reduce(|sum, own| Stale {

@@ -35,6 +35,8 @@ pub enum ExtractFrom {
 pub struct AddOptions {
     /// False adds the turns as they are, without the models.
     pub infer: bool,
+    /// The facts of every turn, where they are known: the extractor is not asked.
+    pub facts: Option<Vec<Vec<String>>>,
     /// False adds every fact, without the manager.
     pub manage: bool,
     /// Whose turns give facts.
@@ -58,6 +60,7 @@ impl Default for AddOptions {
     fn default() -> Self {
         Self {
             infer: true,
+            facts: None,
             manage: true,
             extract_from: ExtractFrom::default(),
             bank_speaker: None,
@@ -123,6 +126,9 @@ impl MemoryAgent {
         if turns.is_empty() {
             return Err(Error::invalid("there is nothing to add: give at least one message"));
         }
+        if options.facts.as_ref().is_some_and(|facts| facts.len() != turns.len()) {
+            return Err(Error::invalid("facts: give a list for every message"));
+        }
         let turns = turns.iter().map(clean_turn).collect::<Result<Vec<_>>>()?;
         let context = options.context.iter().map(clean_turn).collect::<Result<Vec<_>>>()?;
         if !options.infer {
@@ -167,6 +173,17 @@ impl MemoryAgent {
         turns: &[Turn],
         options: &AddOptions,
     ) -> Result<Vec<(Fact, String)>> {
+        if let Some(known) = &options.facts {
+            let heard = turns.iter().zip(known).filter(|(turn, _)| options.takes_facts_from(turn));
+            let facts = heard.flat_map(|(turn, facts)| facts.iter().map(move |fact| Fact::known(fact, turn)));
+            let facts = facts.filter(|fact| !fact.text.is_empty());
+            return Ok(facts
+                .map(|fact| {
+                    let speaker = fact.said.speaker.clone();
+                    (fact, speaker)
+                })
+                .collect());
+        }
         let heard: Vec<&Turn> = before.iter().chain(turns).filter(|turn| turn.role != Role::System).collect();
         let given = before.iter().filter(|turn| turn.role != Role::System).count();
         let most = self.extractor.model().info().extractor_candidates;

@@ -1,5 +1,6 @@
 //! `eval locomo`, `eval longmemeval` and `eval msc`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use crate::cli::progress::Progress;
 use crate::cli::roles::RoleArguments;
 use crate::cli::score::table;
 use crate::datasets::locomo::{Dataset, Sample, Split};
-use crate::datasets::{Corrections, Dialogue, longmemeval, msc, read_corrections};
+use crate::datasets::{Corrections, Dialogue, KnownFacts, TurnFacts, longmemeval, msc, read_corrections};
 use crate::error::{Error, ErrorCode, Result};
 use crate::evaluation::{
     BenchmarkReport, BenchmarkRun, BenchmarkSettings, Corrected, Judge, RunFolder, System, page,
@@ -84,13 +85,17 @@ struct Common {
     /// How many turns before a turn the extractor is shown: with the one before, it reads pairs.
     #[arg(long, value_name = "N", default_value_t = CONTEXT_TURNS, value_parser = context_turns)]
     context_turns: usize,
+    /// What every turn says, as the facts.json of another run has it: the extractor is not asked, so that managers
+    /// and answer agents are compared on the same facts.
+    #[arg(long, value_name = "FILE", conflicts_with = "extractor")]
+    facts: Option<PathBuf>,
     /// The sampler's temperature; 0 is greedy.
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = temperature)]
     temperature: f32,
     /// The seed of the sampler and of the journals' ids.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// The run's folder: questions.jsonl, report.json, report.html, and the banks.
+    /// The run's folder: questions.jsonl, report.json, report.html, facts.json, and the banks.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Go on with the run in the folder.
@@ -171,6 +176,7 @@ fn run<'d>(
         "models": infos,
         "judge": judge.as_ref().map(Judge::name),
         "device": device,
+        "facts": arguments.facts.as_deref().map(sha256_of_file).transpose()?,
         "settings": settings,
     });
     let folder = RunFolder::open(&arguments.out, &run, arguments.resume)?;
@@ -180,6 +186,7 @@ fn run<'d>(
         folder: &folder,
         cancel: on_interrupt()?,
         judge,
+        facts: arguments.facts.as_deref().map(KnownFacts::read).transpose()?,
         concurrency: arguments.models.concurrency.into(),
     };
     let total = run.total(read(&arguments.data)?)?;
@@ -206,6 +213,9 @@ fn run<'d>(
         &run.settings,
     );
     report.corrected = corrections.map(|own| Corrected::new(&outcomes, own, run.settings.seed));
+    let facts: BTreeMap<&str, &TurnFacts> =
+        states.iter().map(|state| (&*state.sample_id, &state.facts)).collect();
+    folder.write("facts.json", &facts)?;
     folder.write("report.json", &report)?;
     folder.write_text("report.html", &page(&report, &states, &outcomes)?)?;
     if let Some(path) = &arguments.journal {

@@ -10,7 +10,7 @@ use clap::Args;
 use futures_lite::future::block_on;
 use serde::Serialize;
 
-use crate::agents::Models;
+use crate::agents::{AddOptions, Models};
 use crate::cli::interrupt::on_interrupt;
 use crate::cli::model::ModelArguments;
 use crate::cli::output::Output;
@@ -18,9 +18,9 @@ use crate::cli::progress::Progress;
 use crate::datasets::synthetic::OpsCase;
 use crate::error::{Error, ErrorCode, Result};
 use crate::evaluation::{
-    OpsOutcome, OpsTotals, PlaceTotals, Share, ops_totals, read_cases, run_case, run_places, with_given_facts,
+    OpsOutcome, OpsTotals, PlaceTotals, Share, ops_totals, read_cases, run_case, run_places,
 };
-use crate::generation::Cancel;
+use crate::generation::{Cancel, Sampling};
 
 /// Each case is a bank and a turn; it passes when the pipeline decides an operation that the case
 /// accepts, and nothing else but NOOP.
@@ -91,9 +91,13 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     let mut progress = Progress::new(cases.len() as u64);
     let mut outcomes = Vec::with_capacity(cases.len());
     for case in &cases {
-        let given = arguments.given_facts.then(|| with_given_facts(&models, case));
-        let models = given.as_ref().unwrap_or(&models);
-        let outcome = block_on(run_case(models, case, arguments.seed, &cancel))
+        let options = AddOptions {
+            facts: arguments.given_facts.then(|| vec![case.fact.iter().cloned().collect()]),
+            sampling: Sampling { seed: arguments.seed, ..Sampling::default() },
+            cancel: cancel.clone(),
+            ..AddOptions::default()
+        };
+        let outcome = block_on(run_case(&models, case, &options))
             .map_err(|error| Error::new(error.code(), format!("case {}: {}", case.id, error.message())))?;
         outcomes.push(outcome);
         progress.at(outcomes.len() as u64, cases.len() as u64, "cases", output);

@@ -43,6 +43,9 @@ pub struct RlData {
     /// A file in LoCoMo's layout, instead of synthetic dialogues of the training split.
     #[serde(default)]
     pub locomo: Option<PathBuf>,
+    /// The facts of these conversations, as the facts.json of another run has them: the extractor is not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<PathBuf>,
     /// The seed of the synthetic dialogues.
     #[serde(default)]
     pub seed: u64,

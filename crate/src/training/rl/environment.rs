@@ -19,9 +19,9 @@ use crate::agents::{
     AddOptions, AnswerAgent, AnswerOptions, CONTEXT_TURNS, MemoryAgent, Models, NO_ANSWER, SpeakerCandidates,
 };
 use crate::bank::{Journal, Memory, MemoryId, Scope, Timestamp, Turn, seeded_journal_id};
-use crate::datasets::{Dialogue, heard};
+use crate::datasets::{Dialogue, TurnFacts, heard};
 use crate::error::Result;
-use crate::evaluation::{GivenFacts, Judge};
+use crate::evaluation::Judge;
 use crate::generation::{
     Cancel, ChatMessage, Generation, LanguageModel, Malformed, ModelInfo, Request, Sampling, Unconstrained,
 };
@@ -29,13 +29,10 @@ use crate::random::keyed;
 use crate::retrieval::Retriever;
 use crate::store::{InMemoryStore, Store as _};
 
-/// The facts of every turn of a conversation.
-pub type Facts = Vec<Vec<String>>;
-
 /// A conversation that was read.
 pub struct Reading {
     dialogue: Dialogue,
-    facts: Facts,
+    facts: TurnFacts,
     /// The banks at the end.
     journals: Vec<Journal>,
     /// For every turn, how many events each of these had before it.
@@ -84,49 +81,49 @@ async fn agent(models: Models, journals: &[Journal], seed: u64, now: Timestamp) 
 }
 
 impl Reading {
-    /// Reads a conversation turn by turn; with `facts` the extractor is not asked again.
+    /// Reads a conversation turn by turn; with `known` facts the extractor is not asked.
     pub async fn new(
         dialogue: Dialogue,
         models: &Models,
-        facts: Option<Facts>,
+        known: Option<&TurnFacts>,
         seed: u64,
         cancel: &Cancel,
     ) -> Result<Self> {
         let store = Rc::new(InMemoryStore::default());
         let now = Rc::new(Cell::new(Timestamp::default()));
         let scopes: Vec<Scope> = dialogue.banks.iter().map(|speaker| scope(&dialogue.id, speaker)).collect();
-        let (mut found, mut before) = (Facts::new(), Vec::new());
+        let (mut facts, mut before) = (TurnFacts::new(), Vec::new());
         let mut last = vec![0; scopes.len()];
+        let clock = now.clone();
+        let agent = MemoryAgent::new(
+            models.clone(),
+            store.clone(),
+            Rc::new(move || clock.get()),
+            Rc::new(move |scope| seeded_journal_id(seed, scope)),
+        );
         for (place, said) in dialogue.turns.iter().enumerate() {
             before.push(last.clone());
             let bank = dialogue.banks.iter().position(|speaker| *speaker == said.speaker);
-            let known = facts.as_ref().map(|facts| &facts[place]);
-            let (Some(bank), false) = (bank, known.is_some_and(Vec::is_empty) || said.text.trim().is_empty())
+            let own = known.map(|known| known.get(&said.id).cloned().unwrap_or_default());
+            let (Some(bank), false) =
+                (bank, own.as_ref().is_some_and(Vec::is_empty) || said.text.trim().is_empty())
             else {
-                found.push(Vec::new());
                 continue;
             };
-            let models = match known {
-                Some(own) => told(models, own),
-                None => models.clone(),
-            };
-            let clock = now.clone();
-            let agent = MemoryAgent::new(
-                models,
-                store.clone(),
-                Rc::new(move || clock.get()),
-                Rc::new(move |scope| seeded_journal_id(seed, scope)),
-            );
             now.set(said.at);
             let (context, turn) = heard(&dialogue.turns, place, CONTEXT_TURNS);
             let options = AddOptions {
                 bank_speaker: Some(said.speaker.clone()),
+                facts: own.map(|own| vec![own]),
                 context,
                 cancel: cancel.clone(),
                 ..AddOptions::default()
             };
             let results = agent.add(&[turn], &scopes[bank], &options).await?;
-            found.push(results.into_iter().map(|result| result.fact).collect());
+            let found: Vec<String> = results.into_iter().map(|result| result.fact).collect();
+            if !found.is_empty() {
+                facts.insert(said.id.clone(), found);
+            }
             last[bank] = store.load(&scopes[bank]).await?.map_or(0, |journal| journal.seq());
         }
         let mut journals = Vec::new();
@@ -136,7 +133,7 @@ impl Reading {
                 None => Journal::new(seeded_journal_id(seed, scope), scope.clone())?,
             });
         }
-        Ok(Self { dialogue, facts: found, journals, before })
+        Ok(Self { dialogue, facts, journals, before })
     }
 
     /// What was said, turn by turn.
@@ -146,7 +143,7 @@ impl Reading {
     }
 
     /// The conversation's name and its facts, to be kept.
-    pub fn facts(&self) -> (&str, &Facts) {
+    pub fn facts(&self) -> (&str, &TurnFacts) {
         (&self.dialogue.id, &self.facts)
     }
 
@@ -158,7 +155,9 @@ impl Reading {
         for asked in &self.dialogue.questions {
             let is_evidence = |place: &usize| asked.evidence.contains(&self.dialogue.turns[*place].id);
             let places: Vec<usize> = (0..self.dialogue.turns.len())
-                .filter(|place| is_evidence(place) && !self.facts[*place].is_empty())
+                .filter(|place| {
+                    is_evidence(place) && self.facts.contains_key(&self.dialogue.turns[*place].id)
+                })
                 .collect();
             let (Some(first), Some(answer)) = (places.first(), &asked.answer) else { continue };
             let mut journals = Vec::new();
@@ -168,7 +167,10 @@ impl Reading {
             for (journal, (from, to)) in self.journals.iter().zip(bounds) {
                 journals.push(part(journal, *from as usize..*to as usize, now)?);
             }
-            let turn = |place: &usize| (heard(&self.dialogue.turns, *place, 0).1, self.facts[*place].clone());
+            let turn = |place: &usize| {
+                let facts = self.facts.get(&self.dialogue.turns[*place].id).cloned().unwrap_or_default();
+                (heard(&self.dialogue.turns, *place, 0).1, facts)
+            };
             tasks.push(Task::Manage {
                 journals,
                 turns: places.iter().map(turn).collect(),
@@ -215,12 +217,6 @@ fn part(journal: &Journal, events: Range<usize>, now: Timestamp) -> Result<Journ
     let is_old = |memory: &&Memory| !recent.contains(&memory.id);
     let old: Vec<MemoryId> = part.bank().memories().filter(is_old).map(|memory| memory.id.clone()).collect();
     if old.is_empty() { Ok(part) } else { part.erase(&old, now) }
-}
-
-/// The same models, with facts in the extractor's place.
-fn told(models: &Models, facts: &[String]) -> Models {
-    let extractor = Rc::new(GivenFacts::new(models.extractor.info(), facts));
-    Models { extractor, ..models.clone() }
 }
 
 /// Who plays: the policy, and an answer agent that does not learn.
@@ -316,10 +312,11 @@ impl Players {
         let run = filter.run_id.as_deref().unwrap_or_default();
         for (place, (turn, facts)) in turns.iter().enumerate() {
             let own = scope(run, &turn.speaker);
-            let agent = agent(told(&models, facts), &journals, sampling.seed, turn.timestamp).await?;
+            let agent = agent(models.clone(), &journals, sampling.seed, turn.timestamp).await?;
             let [step, example, sample] = sampling.key;
             let options = AddOptions {
                 bank_speaker: Some(turn.speaker.clone()),
+                facts: Some(vec![facts.clone()]),
                 sampling: Sampling { key: [step, keyed(example, &[place as u64]), sample], ..sampling },
                 cancel: cancel.clone(),
                 ..AddOptions::default()

@@ -1,6 +1,5 @@
 //! Reading and playing on several threads. What comes out depends on the tasks and the seed alone.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -8,12 +7,12 @@ use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
 use futures_lite::future::block_on;
 
-use super::environment::{Facts, Players, Reading, Task};
+use super::environment::{Players, Reading, Task};
 use super::learner::Rollout;
 use super::policy::Policy;
 use crate::agents::Models;
 use crate::checkpoint::Files;
-use crate::datasets::Dialogue;
+use crate::datasets::{Dialogue, KnownFacts};
 use crate::error::{Error, Result};
 use crate::evaluation::Judge;
 use crate::generation::{
@@ -114,7 +113,7 @@ impl Round<'_> {
         &self,
         extractor: &Files,
         dialogues: &[Dialogue],
-        known: &HashMap<String, Facts>,
+        known: Option<&KnownFacts>,
         on_read: &(dyn Fn() + Sync),
     ) -> Result<Vec<Reading>> {
         on_threads(self.threads, dialogues, |mine| {
@@ -126,7 +125,7 @@ impl Round<'_> {
             };
             let mut readings = Vec::new();
             for (_, dialogue) in mine {
-                let facts = known.get(&dialogue.id).cloned();
+                let facts = known.map(|known| known.of(dialogue)).transpose()?;
                 let reading = Reading::new(dialogue.clone(), &models, facts, self.sampling.seed, self.stop);
                 readings.push(block_on(reading)?);
                 on_read();

@@ -10,7 +10,7 @@
 //! phase-0/            the model at the beginning of each phase: its reference, and a manager's answer agent
 //! ```
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use super::advantage::is_flat;
 use super::config::{Agent, RlConfig};
 use super::critic::Critic;
-use super::environment::{Facts, Reading, Task};
+use super::environment::{Reading, Task};
 use super::learner::{Learner, Rollout};
 use super::metrics::{Metrics, sickness};
 use super::play::Round;
@@ -29,7 +29,7 @@ use super::policy::{Policy, Shown};
 use super::reward::Terms;
 use super::{grpo, ppo};
 use crate::checkpoint::{self, Files};
-use crate::datasets::{Dialogue, locomo, synthetic};
+use crate::datasets::{Dialogue, KnownFacts, TurnFacts, locomo, synthetic};
 use crate::error::{Error, Result};
 use crate::generation::{Cancel, Sampling};
 use crate::random::Random;
@@ -37,9 +37,7 @@ use crate::training::events::Events;
 use crate::training::lora::Lora;
 use crate::training::network::Layout;
 use crate::training::optimizer::{Moments, Step};
-use crate::training::run_folder::{
-    RunFolder, TrainerState, read_files, read_model, read_text, write_atomically,
-};
+use crate::training::run_folder::{RunFolder, TrainerState, read_files, read_model, write_atomically};
 
 /// How many trajectories a report writes down.
 const SAMPLES: usize = 3;
@@ -340,12 +338,8 @@ impl Run<'_> {
     fn read(&self, parameters: &[f32], stop: &Cancel) -> Result<Vec<Reading>> {
         let started = Instant::now();
         let path = self.folder.path().join(FACTS);
-        let known: HashMap<String, Facts> = if path.exists() {
-            serde_json::from_str(&read_text(&path)?)
-                .map_err(|error| Error::invalid(format!("{}: {error}", path.display())))?
-        } else {
-            HashMap::new()
-        };
+        let known = if path.exists() { Some(&path) } else { self.config.data.facts.as_ref() };
+        let known = known.map(|path| KnownFacts::read(path)).transpose()?;
         let bar = ProgressBar::new(self.dialogues.len() as u64);
         if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} conversations read, {eta} left")
         {
@@ -353,15 +347,11 @@ impl Run<'_> {
         }
         let sampling = Sampling { seed: self.config.seed, ..Sampling::default() };
         let round = self.round(parameters, parameters, sampling, 1, stop);
-        let readings = round.read(&self.extractor, &self.dialogues, &known, &|| bar.inc(1))?;
+        let readings = round.read(&self.extractor, &self.dialogues, known.as_ref(), &|| bar.inc(1))?;
         bar.finish_and_clear();
-        if known.is_empty() {
-            let facts: Map<String, Value> = readings
-                .iter()
-                .map(Reading::facts)
-                .map(|(id, facts)| (id.to_owned(), json!(facts)))
-                .collect();
-            write_atomically(&path, Value::Object(facts).to_string().as_bytes())?;
+        if !path.exists() {
+            let facts: BTreeMap<&str, &TurnFacts> = readings.iter().map(Reading::facts).collect();
+            write_atomically(&path, json!(facts).to_string().as_bytes())?;
         }
         let seconds = started.elapsed().as_secs_f64();
         info!(conversations = readings.len(), seconds, "conversations are read");

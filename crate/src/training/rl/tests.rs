@@ -13,7 +13,7 @@ use super::play::Round;
 use super::policy::{Policy, Shown};
 use super::run::{Method, run};
 use crate::checkpoint::{Files, Quantization};
-use crate::datasets::{Dialogue, synthetic};
+use crate::datasets::{Dialogue, KnownFacts, TurnFacts, synthetic};
 use crate::generation::{Cancel, Sampling};
 use crate::training::run_folder::{RunConfig as _, read_files};
 use crate::training::{LoraConfig, merge_adapter};
@@ -33,13 +33,11 @@ static MODEL: LazyLock<(tempfile::TempDir, PathBuf, PathBuf)> = LazyLock::new(||
 
 fn readings(policy: &Policy, parameters: &[f32], threads: usize) -> Vec<Reading> {
     let made = synthetic::generate(3, 2, synthetic::Split::Train, synthetic::Options::default());
-    // A model that was hardly trained finds no facts: it is told them.
     let dialogues: Vec<Dialogue> = made.iter().map(|own| Dialogue::from(&own.sample)).collect();
-    let facts = made.iter().map(|own| {
-        let turns = own.gold.turns.iter();
-        let facts = turns.map(|turn| turn.facts.iter().map(|fact| fact.resolved.clone()).collect()).collect();
-        (own.sample.sample_id.clone(), facts)
-    });
+    // A model that was hardly trained finds no facts: it is told them.
+    let folder = tempfile::tempdir().unwrap();
+    tell_facts(folder.path());
+    let facts = KnownFacts::read(&folder.path().join("facts.json")).unwrap();
     let (stop, sampling) = (Cancel::default(), Sampling::default());
     let round = Round {
         policy,
@@ -52,7 +50,7 @@ fn readings(policy: &Policy, parameters: &[f32], threads: usize) -> Vec<Reading>
         judge: None,
         stop: &stop,
     };
-    round.read(&extractor(), &dialogues, &facts.collect(), &|| ()).unwrap()
+    round.read(&extractor(), &dialogues, Some(&facts), &|| ()).unwrap()
 }
 
 fn extractor() -> Files {
@@ -261,11 +259,12 @@ fn config(output: &Path) -> RlConfig {
 /// Facts as a good extractor would find them, in the place where a run keeps them.
 fn tell_facts(folder: &Path) {
     let made = synthetic::generate(3, 2, synthetic::Split::Train, synthetic::Options::default());
-    let facts: BTreeMap<String, Vec<Vec<String>>> = made
+    let facts: BTreeMap<String, TurnFacts> = made
         .iter()
         .map(|own| {
-            let turns = own.gold.turns.iter();
-            let facts = turns.map(|turn| turn.facts.iter().map(|fact| fact.resolved.clone()).collect());
+            let turns = Dialogue::from(&own.sample).turns.into_iter().zip(&own.gold.turns);
+            let facts = turns
+                .map(|(said, gold)| (said.id, gold.facts.iter().map(|fact| fact.resolved.clone()).collect()));
             (own.sample.sample_id.clone(), facts.collect())
         })
         .collect();
