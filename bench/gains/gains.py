@@ -3,7 +3,7 @@
     python3 bench/gains/gains.py start                       # the data, and the facts of every conversation
     python3 bench/gains/gains.py run --only tenth --jobs 1   # the supervised model that all others begin as
     python3 bench/gains/gains.py run                         # every other cell of the table; finished ones are skipped
-    python3 bench/gains/gains.py table    # docs/gains.md and docs/gains.svg out of bench/gains/results.jsonl
+    python3 bench/gains/gains.py table    # that of docs/training.md, and docs/gains.svg, out of bench/gains/results.jsonl
 
 `memory-r1` is taken from PATH or MEMORY_R1_BIN; LoCoMo's file, which is not part of this repository, from
 MEMORY_R1_DATA (../shared/data) where it is there. `run --only TEXT` runs the cells whose name has the text.
@@ -26,6 +26,8 @@ RUNS = ROOT / "runs" / "gains"
 RESULTS = HERE / "results.jsonl"
 BINARY = os.environ.get("MEMORY_R1_BIN", "memory-r1")
 LOCOMO = Path(os.environ.get("MEMORY_R1_DATA", ROOT.parent / "shared" / "data")) / "locomo" / "locomo10.json"
+# Where the table stands.
+BEGIN, END = "<!-- gains.py table -->", "<!-- end of the table -->"
 BUNDLE = ROOT / "pkg" / "models" / "nano"
 
 METHODS = ["grpo", "ppo"]
@@ -145,11 +147,11 @@ def evaluate(name):
             "--prompts", "compact", "--manager-candidates", 5, "--candidates-per-speaker", 12, "--concurrency", 8,
             *more, *resume,
         )
-        totals = report["totals"] if "totals" in report else report
         row[what] = {
-            "f1": totals["f1"],
-            "exact_match": totals["exact_match"],
-            "by_category": {key: own["f1"] for key, own in totals["by_category"].items()},
+            "f1": report["f1"],
+            "exact_match": report["exact_match"],
+            "declined": report["declined"],
+            "by_category": {key: own["f1"] for key, own in report["by_category"].items()},
             "ops": report["ops"],
             "bank": report["bank"],
         }
@@ -236,7 +238,7 @@ def table():
         if not rows:
             return
         of = lambda what, name: spread([own[what][name] if what in own else None for own in rows])
-        declined = spread([own["test"]["by_category"].get("5") for own in rows])
+        declined = spread([own["test"]["declined"] for own in rows])
         silent = spread([own.get("without_signal") for own in rows])
         minutes = [own["seconds"] / 60 for own in rows if own.get("seconds")]
         lines.append(
@@ -252,7 +254,10 @@ def table():
         rows = [own for key, own in found.items() if key.startswith(name)]
         line(f"{method.upper()}, {agent}, {reward.replace('_', ' ')}", rows)
     line("SFT on all dialogues", [found[name] for name in ["all"] if name in found])
-    (ROOT / "docs" / "gains.md").write_text("\n".join(lines) + "\n")
+    page = ROOT / "docs" / "training.md"
+    before, rest = page.read_text().split(BEGIN)
+    _, after = rest.split(END)
+    page.write_text("".join([before, BEGIN, "\n", "\n".join(lines), "\n", END, after]))
     plot(found)
     print("\n".join(lines))
 
