@@ -78,7 +78,7 @@ async fn a_tab_that_upgrades_takes_the_database_away_and_the_store_says_so() {
     let events = batch(&journal(&scope), &["Has a dog"]);
     store.append(&scope, 0, &events).await.unwrap();
     // Not blocked: the store closes as soon as it is asked to.
-    let newer = Database::open(&name).with_version(2u32).await.unwrap();
+    let newer = Database::open(&name).with_version(3u32).await.unwrap();
     assert_eq!(store.load(&scope).await.unwrap_err().code(), ErrorCode::StoreBlocked);
     newer.close();
 }

@@ -15,6 +15,7 @@ mod devices;
 mod digest;
 mod download;
 mod embed;
+mod embedder;
 mod eval;
 mod export;
 mod generate;

@@ -52,7 +52,12 @@ impl Score {
 
     /// The score with what sentence vectors say: that of the better of the two.
     pub(super) fn with_cosine(self, cosine: f64, fused: f64) -> Self {
-        Self { score: self.score.max(cosine.clamp(0.0, 1.0)), cosine: Some(cosine), fused: Some(fused), ..self }
+        Self {
+            score: self.score.max(cosine.clamp(0.0, 1.0)),
+            cosine: Some(cosine),
+            fused: Some(fused),
+            ..self
+        }
     }
 
     /// The order of a list, the better the greater: by the fused ranks where there are any, then by score.
