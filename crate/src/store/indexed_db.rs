@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use wasm_bindgen::JsCast;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
+use web_sys::DomException;
 
 use super::lock::web_lock;
 use super::{
@@ -156,6 +157,12 @@ fn upgrade(from: u32, database: &Database) -> indexed_db_futures::Result<()> {
         database.create_object_store(EVENTS).build()?;
     }
     if from < 2 {
+        // A database of another program is left as it is.
+        if !database.object_store_names().any(|name| name == JOURNALS) {
+            let message = "there is no object store of journals";
+            return Err(DomException::new_with_message_and_name(message, "NotFoundError")
+                .map_or_else(IdbError::from, IdbError::from));
+        }
         database.create_object_store(VECTORS).build()?;
     }
     Ok(())
@@ -239,7 +246,7 @@ fn in_space(scope: &str, space: &Space) -> KeyRange<JsValue> {
     KeyRange::Bound(space_key(scope, space, "".into()), false, space_key(scope, space, end()), false)
 }
 
-/// All vectors of a scope, in the order of their keys: below a space, and beyond it.
+/// The vectors of a scope but those of a space: below it in the order of keys, and beyond it.
 fn other_spaces(scope: &str, space: &Space) -> [KeyRange<JsValue>; 2] {
     [
         KeyRange::Bound(vector_key(scope, []), false, space_key(scope, space, "".into()), true),
@@ -261,6 +268,8 @@ async fn keep_live(vectors: &ObjectStore<'_>, journal: &Journal) -> Result<()> {
     let keys = vectors
         .get_all_keys::<JsValue>()
         .with_query::<JsValue, _>(all_vectors(&journal.scope().key()))
+        .primitive()
+        .map_err(failed)?
         .await
         .map_err(failed)?
         .collect::<indexed_db_futures::Result<Vec<JsValue>>>()
