@@ -11,8 +11,8 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::kernels::Kernels;
 use crate::nn::{Encoder, read_back};
 
-/// The most tokens that are read at once, those that fill up rows counted.
-const BATCH_TOKENS: usize = 4096;
+/// The most tokens that are read at once, those that fill up rows counted: a second on a slow processor.
+const BATCH_TOKENS: usize = 1024;
 
 /// What a caller should know about an embedder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

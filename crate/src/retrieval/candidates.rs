@@ -228,7 +228,7 @@ mod tests {
         let all: Vec<&Memory> = bank.iter().collect();
         let query = "Adopted a second dog";
         let mut retriever = Retriever::default();
-        // By words the dogs of Caroline and of the neighbour are first and second. By cosine: Lyon, the
+        // By words the dogs of Caroline and of the neighbour are first, alike. By cosine: Lyon, the
         // neighbour's, chess; the others are as far as can be.
         let vectors = [[-1.0, 0.0], [1.0, 0.1], [-1.0, 0.0], [1.0, 2.0], [1.0, 0.5], [-1.0, 0.0]]
             .map(|own| Arc::from(own));
@@ -240,14 +240,14 @@ mod tests {
         assert_eq!(lexical, Retriever::default().for_fact(&all, query, "Caroline", 3));
         retriever.learn(query, Arc::from([1.0, 0.0])).unwrap();
         let found = retriever.for_fact(&all, query, "Caroline", 4);
-        // 1/63, then of two that are worth 1/61 the one with the better score, then 1/62 + 1/62.
+        // 1/63, then of two that are worth 1/61 the one with the better score, then 1/61 + 1/62.
         assert_eq!(
             texts(&bank, &found),
             ["Plays chess", "Has a dog named Scout", "Lives in Lyon", "Walks the dog of a neighbour"]
         );
         let Score { score, cosine, fused, bm25, .. } = found[3].score.clone();
         assert!(bm25 > 0.0 && (score - 0.894_43).abs() < 1e-9 && cosine == Some(0.894_43));
-        assert!((fused.unwrap() - 2.0 / 62.0).abs() < 1e-12);
+        assert!((fused.unwrap() - (1.0 / 61.0 + 1.0 / 62.0)).abs() < 1e-12);
         let json = serde_json::to_value(&found[2].score).unwrap();
         assert_eq!((json["cosine"].as_f64(), json["bm25"].as_f64()), (Some(0.995_04), Some(0.0)));
         assert!(retriever.learn("y", Arc::from([1.0])).is_err());
