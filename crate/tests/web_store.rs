@@ -152,7 +152,8 @@ async fn an_empty_database_of_the_same_name_by_somebody_else_is_refused() {
     let error = IndexedDbStore::open(&name).await.map(|_| ()).unwrap_err();
     assert_eq!(error.code(), ErrorCode::StoreCorrupt, "{error}");
     let foreign = Database::open(&name).await.unwrap();
-    assert!(foreign.version() == 1.0 && foreign.object_store_names().eq(["recipes".to_owned()]));
+    let stores: Vec<String> = foreign.object_store_names().collect();
+    assert_eq!((foreign.version() as u32, stores), (1, vec!["recipes".to_owned()]));
     foreign.close();
 }
 

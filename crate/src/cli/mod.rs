@@ -77,7 +77,7 @@ enum Command {
     /// Made-up conversations with gold operations.
     Synth(synth::Arguments),
     /// Benchmarks of the whole pipeline.
-    Eval(eval::Arguments),
+    Eval(Box<eval::Arguments>),
     /// F1, BLEU-1 and exact match of predictions.
     Score(score::Arguments),
     /// Trains a model.

@@ -230,8 +230,8 @@ mod tests {
         let mut retriever = Retriever::default();
         // By words the dogs of Caroline and of the neighbour are first, alike. By cosine: Lyon, the
         // neighbour's, chess; the others are as far as can be.
-        let vectors = [[-1.0, 0.0], [1.0, 0.1], [-1.0, 0.0], [1.0, 2.0], [1.0, 0.5], [-1.0, 0.0]]
-            .map(|own| Arc::from(own));
+        let vectors =
+            [[-1.0, 0.0], [1.0, 0.1], [-1.0, 0.0], [1.0, 2.0], [1.0, 0.5], [-1.0, 0.0]].map(Arc::from);
         for (memory, vector) in bank.iter().zip(vectors) {
             retriever.learn(&memory.text, vector).unwrap();
         }

@@ -61,32 +61,43 @@ impl TextVector {
 
 /// Vectors that end with the process: of each scope those of one space.
 #[derive(Default)]
-pub struct VectorsInMemory(RefCell<BTreeMap<String, (Space, BTreeMap<TextKey, Arc<[f32]>>)>>);
+pub struct VectorsInMemory(RefCell<BTreeMap<String, Kept>>);
+
+struct Kept {
+    space: Space,
+    vectors: BTreeMap<TextKey, Arc<[f32]>>,
+}
+
+impl Kept {
+    fn new(space: &Space) -> Self {
+        Self { space: space.clone(), vectors: BTreeMap::new() }
+    }
+}
 
 impl VectorsInMemory {
     /// A scope's vectors of this space.
     pub fn read(&self, scope: &Scope, space: &Space) -> Vec<TextVector> {
         let kept = self.0.borrow();
-        let own = kept.get(&scope.key()).filter(|(own, _)| own == space);
-        let own = own.into_iter().flat_map(|(_, vectors)| vectors);
+        let own = kept.get(&scope.key()).filter(|own| own.space == *space);
+        let own = own.into_iter().flat_map(|own| &own.vectors);
         own.map(|(text, vector)| TextVector { text: *text, vector: vector.clone() }).collect()
     }
 
     /// Keeps vectors, in place of those of any other space.
     pub fn keep(&self, scope: &Scope, space: &Space, vectors: &[TextVector]) {
         let mut kept = self.0.borrow_mut();
-        let own = kept.entry(scope.key()).or_insert_with(|| (space.clone(), BTreeMap::new()));
-        if own.0 != *space {
-            *own = (space.clone(), BTreeMap::new());
+        let own = kept.entry(scope.key()).or_insert_with(|| Kept::new(space));
+        if own.space != *space {
+            *own = Kept::new(space);
         }
-        own.1.extend(vectors.iter().map(|own| (own.text, own.vector.clone())));
+        own.vectors.extend(vectors.iter().map(|own| (own.text, own.vector.clone())));
     }
 
     /// Drops those of texts that no live memory has.
     pub fn keep_live(&self, journal: &Journal) {
-        if let Some((_, vectors)) = self.0.borrow_mut().get_mut(&journal.scope().key()) {
+        if let Some(own) = self.0.borrow_mut().get_mut(&journal.scope().key()) {
             let live = TextKey::of_live(journal);
-            vectors.retain(|text, _| live.contains(text));
+            own.vectors.retain(|text, _| live.contains(text));
         }
     }
 

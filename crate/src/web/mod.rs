@@ -176,9 +176,9 @@ async fn create(
     });
     let agent = MemoryAgent::new(loaded.models, store, clock(), journal_ids(seed));
     let agent = agent.with_on_embedded(Rc::new(move |done, total| {
-        let arguments: Array = ["embed".into(), "Embedding the memories".into(), done.into(), total.into()]
-            .into_iter()
-            .collect::<Array>();
+        let text = "Embedding the memories";
+        let arguments =
+            Array::of4(&"embed".into(), &text.into(), &(done as f64).into(), &(total as f64).into());
         let _ = progress.apply(&JsValue::NULL, &arguments);
     }));
     let context = Context { agent, extract_from, seed: seed.unwrap_or_default(), test, info };

@@ -225,7 +225,7 @@ async fn vectors_stay_beside_their_journal(store: &dyn Store) {
     other.append(events).unwrap();
     let [dog, spiders, tea] = [("Has a dog", 0.0), ("Hates spiders", -0.5), ("Likes tea", 1e-30)]
         .map(|(text, value)| vector(text, &[1.0, value]));
-    keep(&kept, &a, &[dog.clone()]).await;
+    keep(&kept, &a, std::slice::from_ref(&dog)).await;
     keep(&kept, &a, &[spiders.clone(), tea.clone()]).await;
     keep(&other, &b, &[vector("Has a dog", &[9.0, 9.0])]).await;
     assert_eq!(read(&scope, &a).await, sorted(vec![dog.clone(), spiders.clone(), tea.clone()]));
