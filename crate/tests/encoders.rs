@@ -11,7 +11,7 @@ use burn::backend::flex::FlexDevice;
 use futures_lite::future::block_on;
 use memory_r1::checkpoint::{Files, read_encoder};
 use memory_r1::error::ErrorCode;
-use memory_r1::generation::{Cancel, Embedder, LocalEmbedder};
+use memory_r1::generation::{Cancel, Embedder, LocalEmbedder, no_turn};
 use serde_json::Value;
 
 fn fixtures() -> PathBuf {
@@ -40,7 +40,7 @@ fn reference(name: &str) -> Vec<f32> {
 
 /// The smallest cosine of a sentence's embedding with the reference.
 fn least_cosine(name: &str, folder: &Path) -> f32 {
-    let embedder = LocalEmbedder::<Flex>::load(&files(folder), &FlexDevice).unwrap();
+    let embedder = LocalEmbedder::<Flex>::load(&files(folder), &FlexDevice, no_turn()).unwrap();
     let sentences = sentences();
     let texts: Vec<&str> = sentences.iter().map(String::as_str).collect();
     let own = block_on(embedder.embed(&texts, &Cancel::default())).unwrap();
@@ -105,7 +105,7 @@ fn what_is_wrong_with_an_encoder_is_named() {
         let text = String::from_utf8(files[name].clone()).unwrap();
         assert!(text.contains(from), "{text}");
         files.insert(name.to_owned(), text.replace(from, to).into_bytes());
-        let error = LocalEmbedder::<Flex>::load(&files, &FlexDevice).err().unwrap();
+        let error = LocalEmbedder::<Flex>::load(&files, &FlexDevice, no_turn()).err().unwrap();
         (error.code(), error.message().to_owned())
     };
     let (code, message) = with("config.json", "\"gelu\"", "\"relu\"");
@@ -126,6 +126,6 @@ fn what_is_wrong_with_an_encoder_is_named() {
     let mut files = files(&fixtures().join("mean"));
     files.remove("tokenizer.json");
     assert!(read_encoder::<Flex>(&files, &FlexDevice).is_ok());
-    let error = LocalEmbedder::<Flex>::load(&files, &FlexDevice).err().unwrap();
+    let error = LocalEmbedder::<Flex>::load(&files, &FlexDevice, no_turn()).err().unwrap();
     assert_eq!((error.code(), error.message()), (ErrorCode::ModelIntegrity, "tokenizer.json is missing"));
 }

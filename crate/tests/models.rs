@@ -75,6 +75,47 @@ fn what_was_added_can_be_asked_for() {
 }
 
 #[test]
+fn an_encoder_that_was_chosen_finds_memories_and_its_vectors_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("memory.db");
+    let encoder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/encoders/mean");
+    let kept = || -> i64 {
+        let raw = rusqlite::Connection::open(&db).unwrap();
+        raw.query_row("SELECT count(*) FROM vectors WHERE dimensions = 32", [], |row| row.get(0)).unwrap()
+    };
+    let common = ["--db", text(&db), "--user", "ann", "--model", model(), "--json"];
+    for said in ["I adopted a dog", "I live in Lyon"] {
+        json(&[&["add", said, "--no-infer"], &common[..]].concat());
+    }
+    json(&[&["answer", "Where do I live?"], &common[..]].concat());
+    assert_eq!(kept(), 0);
+    let answered = json(&[&["answer", "I live in Lyon", "--embedder", encoder], &common[..]].concat());
+    assert_eq!(answered["candidates"][1]["text"], "I live in Lyon");
+    assert_eq!(kept(), 2);
+    json(&[&["add", "I have a cat", "--seed", "1", "--embedder", encoder], &common[..]].concat());
+    assert!(kept() >= 2);
+    let error = failure(&[&["answer", "x", "--embedder", model()], &common[..6]].concat());
+    assert!(error.contains("MODEL_UNSUPPORTED") && error.contains("supported: BertModel"), "{error}");
+
+    // A run says which encoder it had, and is not gone on with by another.
+    let (conversations, cases) = made_up(folder.path());
+    let ops = ["eval", "ops", "--limit", "2", "--model", model(), "--json", "--data", text(&cases)];
+    assert!(json(&ops).get("embedder").is_none());
+    let hybrid = json(&[&ops[..], &["--embedder", encoder]].concat());
+    let out = folder.path().join("run");
+    let run = ["eval", "locomo", "--limit", "1", "--turns", "4", "--model", model(), "--json"];
+    let run = [&run[..], &["--data", text(&conversations), "--out", text(&out)]].concat();
+    let report = json(&[&run[..], &["--embedder", encoder]].concat());
+    assert_eq!(report["embedder"], hybrid["embedder"]);
+    assert_eq!(report["embedder"].as_str().unwrap().len(), 64);
+    let other = encoder.replace("mean", "first");
+    let error = failure(&[&run[..], &["--resume", "--embedder", &other]].concat());
+    assert!(error.contains("another embedder"), "{error}");
+    let error = failure(&[&run[..], &["--resume"]].concat());
+    assert!(error.contains("another"), "{error}");
+}
+
+#[test]
 fn a_model_that_cannot_be_used_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let absent = folder.path().join("absent");

@@ -12,8 +12,8 @@ use futures_lite::future::block_on;
 use memory_r1::bank::{Event, Journal, Scope};
 use memory_r1::error::{ErrorCode, Result};
 use memory_r1::random::Random;
-use memory_r1::store::{InMemoryStore, ScopeLock, SqliteStore, Store};
-use store_contract::{at, batch, every_store_keeps_the_contract, journal};
+use memory_r1::store::{InMemoryStore, ScopeLock, Space, SqliteStore, Store, TextVector};
+use store_contract::{at, batch, every_store_keeps_the_contract, journal, space, vector};
 
 #[test]
 fn sqlite_keeps_the_contract() {
@@ -52,6 +52,12 @@ impl Store for Handle {
     }
     async fn remove(&self, scope: &Scope) -> Result<bool> {
         self.store().remove(scope).await
+    }
+    async fn vectors(&self, scope: &Scope, space: &Space) -> Result<Vec<TextVector>> {
+        self.store().vectors(scope, space).await
+    }
+    async fn keep_vectors(&self, journal: &Journal, space: &Space, vectors: &[TextVector]) -> Result<()> {
+        self.store().keep_vectors(journal, space, vectors).await
     }
     async fn lock(&self, scope: &Scope) -> Result<ScopeLock> {
         self.store().lock(scope).await
@@ -120,6 +126,56 @@ fn after_an_erasure_no_byte_of_the_text_is_in_any_file_of_the_database() {
 }
 
 #[test]
+fn after_an_erasure_no_byte_of_its_vector_is_in_any_file_of_the_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("memories.db")).unwrap();
+    let scope = Scope::user("caroline");
+    let mut kept = journal(&scope);
+    let texts: Vec<String> = (0..60).map(|number| format!("Fact {number}")).collect();
+    let events = batch(&kept, &texts.iter().map(String::as_str).collect::<Vec<_>>());
+    block_on(store.append(&scope, 0, &events)).unwrap();
+    kept.append(events).unwrap();
+    // Large enough for overflow pages; each has a number that no other has.
+    let of = |place: usize| [1000.5 + place as f32; 384];
+    let vectors: Vec<TextVector> =
+        texts.iter().enumerate().map(|(place, text)| vector(text, &of(place))).collect();
+    block_on(store.keep_vectors(&kept, &space("a", 384), &vectors)).unwrap();
+    let on_disk = |place: usize| {
+        let four: Vec<u8> = of(place)[..4].iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes = bytes_of(folder.path());
+        bytes.windows(four.len()).any(|window| window == four)
+            || bytes.windows(32).any(|window| window == vectors[place].text.0)
+    };
+    assert!(on_disk(7) && on_disk(8));
+    let id = kept.bank().memories().nth(7).unwrap().id.clone();
+    block_on(store.rewrite(kept.seq(), &kept.erase(&[id], at(99)).unwrap())).unwrap();
+    assert!(!on_disk(7) && on_disk(8));
+    assert!(block_on(store.remove(&scope)).unwrap());
+    assert!(!on_disk(8));
+}
+
+#[test]
+fn a_file_of_the_first_version_opens_and_keeps_vectors_from_then_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("memories.db");
+    let scope = Scope::user("caroline");
+    let mut kept = journal(&scope);
+    let events = batch(&kept, &["Has a dog"]);
+    let store = SqliteStore::open(&path).unwrap();
+    block_on(store.append(&scope, 0, &events)).unwrap();
+    kept.append(events).unwrap();
+    drop(store);
+    let first = rusqlite::Connection::open(&path).unwrap();
+    first.execute_batch("DROP TABLE vectors; PRAGMA user_version = 1").unwrap();
+    drop(first);
+    let store = SqliteStore::open(&path).unwrap();
+    assert_eq!(block_on(store.load(&scope)).unwrap().unwrap(), kept);
+    let own = [vector("Has a dog", &[1.0, 2.0])];
+    block_on(store.keep_vectors(&kept, &space("a", 2), &own)).unwrap();
+    assert_eq!(block_on(store.vectors(&scope, &space("a", 2))).unwrap(), own);
+}
+
+#[test]
 fn an_erasure_that_a_reader_holds_up_is_told_and_is_finished_at_the_next_opening() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("memories.db");
@@ -166,7 +222,7 @@ fn what_is_not_our_database_or_a_newer_one_is_refused_and_left_alone() {
     refused("other");
     drop(SqliteStore::open(folder.path().join("newer")).unwrap());
     let newer = rusqlite::Connection::open(folder.path().join("newer")).unwrap();
-    newer.pragma_update(None, "user_version", 2).unwrap();
+    newer.pragma_update(None, "user_version", 3).unwrap();
     drop(newer);
     assert!(refused("newer").contains("newer version"));
 

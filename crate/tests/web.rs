@@ -128,8 +128,8 @@ async fn encoders_agree_with_sentence_transformers() {
         serde_json::from_slice(include_bytes!("fixtures/encoders/sentences.json")).unwrap();
     let texts: Vec<&str> = sentences.iter().map(String::as_str).collect();
     for (files, wanted) in [encoder!("mean"), encoder!("first")] {
-        let on_cpu = LocalEmbedder::<Flex>::load(&files, &FlexDevice).unwrap();
-        let on_gpu = LocalEmbedder::<Wgpu>::load(&files, &device).unwrap();
+        let on_cpu = LocalEmbedder::<Flex>::load(&files, &FlexDevice, no_turn()).unwrap();
+        let on_gpu = LocalEmbedder::<Wgpu>::load(&files, &device, no_turn()).unwrap();
         for embedder in [&on_cpu as &dyn Embedder, &on_gpu] {
             let own = embedder.embed(&texts, &Cancel::default()).await.unwrap();
             let width = embedder.info().dimensions;

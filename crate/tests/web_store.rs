@@ -9,7 +9,7 @@ use indexed_db_futures::transaction::TransactionMode;
 use memory_r1::bank::Scope;
 use memory_r1::error::ErrorCode;
 use memory_r1::store::{IndexedDbStore, Store};
-use store_contract::{at, batch, every_store_keeps_the_contract, journal};
+use store_contract::{at, batch, every_store_keeps_the_contract, journal, space, vector};
 use wasm_bindgen_test::{wasm_bindgen_test, wasm_bindgen_test_configure};
 
 wasm_bindgen_test_configure!(run_in_browser);
@@ -45,6 +45,63 @@ async fn an_erased_text_is_in_no_row() {
     assert_eq!(rows(&name).await, "");
 }
 
+#[wasm_bindgen_test]
+async fn vectors_are_there_after_a_reload_and_gone_after_an_erasure() {
+    let name = fresh("vectors").await;
+    let scope = Scope::user("caroline");
+    let store = IndexedDbStore::open(&name).await.unwrap();
+    let mut kept = journal(&scope);
+    let events = batch(&kept, &["Has a dog", "Secret Zebracorn"]);
+    store.append(&scope, 0, &events).await.unwrap();
+    kept.append(events).unwrap();
+    let own = [vector("Has a dog", &[1.0, 0.5]), vector("Secret Zebracorn", &[0.25, -2.0])];
+    store.keep_vectors(&kept, &space("a", 2), &own).await.unwrap();
+    store.close().await.unwrap();
+    let store = IndexedDbStore::open(&name).await.unwrap();
+    assert_eq!(store.vectors(&scope, &space("a", 2)).await.unwrap().len(), 2);
+    assert_eq!(count(&name, "vectors").await, 2);
+    let id = kept.bank().memories().nth(1).unwrap().id.clone();
+    store.rewrite(2, &kept.erase(&[id], at(5)).unwrap()).await.unwrap();
+    assert_eq!(store.vectors(&scope, &space("a", 2)).await.unwrap(), own[..1]);
+    assert_eq!(count(&name, "vectors").await, 1);
+    store.remove(&scope).await.unwrap();
+    assert_eq!(count(&name, "vectors").await, 0);
+}
+
+#[wasm_bindgen_test]
+async fn a_database_of_the_first_version_opens_and_keeps_vectors_from_then_on() {
+    let name = fresh("first version").await;
+    let first = Database::open(&name)
+        .with_version(1u32)
+        .with_on_upgrade_needed(|_, database| {
+            database.create_object_store("journals").build()?;
+            database.create_object_store("events").build()?;
+            Ok(())
+        })
+        .await
+        .unwrap();
+    first.close();
+    let scope = Scope::user("caroline");
+    let store = IndexedDbStore::open(&name).await.unwrap();
+    let mut kept = journal(&scope);
+    let events = batch(&kept, &["Has a dog"]);
+    store.append(&scope, 0, &events).await.unwrap();
+    kept.append(events).unwrap();
+    let own = [vector("Has a dog", &[1.0, 0.5])];
+    store.keep_vectors(&kept, &space("a", 2), &own).await.unwrap();
+    assert_eq!(store.vectors(&scope, &space("a", 2)).await.unwrap(), own);
+}
+
+/// How many rows an object store has.
+async fn count(name: &str, store: &str) -> u32 {
+    let database = Database::open(name).await.unwrap();
+    let transaction = database.transaction(store).build().unwrap();
+    let count = transaction.object_store(store).unwrap().count().primitive().unwrap().await.unwrap();
+    drop(transaction);
+    database.close();
+    count
+}
+
 /// Every value of the raw database.
 async fn rows(name: &str) -> String {
     let database = Database::open(name).await.unwrap();
@@ -78,7 +135,7 @@ async fn a_tab_that_upgrades_takes_the_database_away_and_the_store_says_so() {
     let events = batch(&journal(&scope), &["Has a dog"]);
     store.append(&scope, 0, &events).await.unwrap();
     // Not blocked: the store closes as soon as it is asked to.
-    let newer = Database::open(&name).with_version(2u32).await.unwrap();
+    let newer = Database::open(&name).with_version(3u32).await.unwrap();
     assert_eq!(store.load(&scope).await.unwrap_err().code(), ErrorCode::StoreBlocked);
     newer.close();
 }
@@ -92,8 +149,12 @@ async fn an_empty_database_of_the_same_name_by_somebody_else_is_refused() {
         .await
         .unwrap();
     foreign.close();
-    let store = IndexedDbStore::open(&name).await.unwrap();
-    assert_eq!(store.load(&Scope::user("x")).await.unwrap_err().code(), ErrorCode::StoreCorrupt);
+    let error = IndexedDbStore::open(&name).await.map(|_| ()).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::StoreCorrupt, "{error}");
+    let foreign = Database::open(&name).await.unwrap();
+    let stores: Vec<String> = foreign.object_store_names().collect();
+    assert_eq!((foreign.version() as u32, stores), (1, vec!["recipes".to_owned()]));
+    foreign.close();
 }
 
 #[wasm_bindgen_test]

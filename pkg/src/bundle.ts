@@ -1,6 +1,6 @@
-/** Gets the files of a model bundle: of nano, of files that were chosen, of a URL, of the hub. */
+/** Gets the files of a model bundle, of nano, of files that were chosen, of a URL, of the hub; and of an encoder. */
 
-import { abortError } from "./errors.js";
+import { abortError, invalid, MemoryR1Error } from "./errors.js";
 import { download } from "./models/download.js";
 import { brokenFile, type Wanted } from "./models/integrity.js";
 import { readManifest } from "./models/manifest.js";
@@ -8,9 +8,9 @@ import { type Network, PATIENCE } from "./models/network.js";
 import { type OnBytes, Tally } from "./models/progress.js";
 import { loadRemote } from "./models/remote.js";
 import { folderOf } from "./models/source.js";
-import { noManifest, readSmall } from "./models/survey.js";
+import { ENCODER, noManifest, readSmall, WEIGHTS } from "./models/survey.js";
 import { readLocalFile } from "./platform.js";
-import type { ModelSource } from "./protocol.js";
+import type { ModelSource, RemoteSource } from "./protocol.js";
 
 /** The files of a bundle by their names. */
 export type BundleFiles = Map<string, Uint8Array>;
@@ -55,18 +55,52 @@ export async function loadBundle(
   patience: Partial<typeof PATIENCE> = {},
 ): Promise<BundleFiles> {
   const tally = new Tally(onBytes);
-  const network: Network = {
-    headers: {},
-    signal,
-    ...PATIENCE,
-    ...patience,
-    onNote: (text) => tally.say(text),
-  };
+  const network = networkOf(tally, signal, patience);
   if (source.kind === "hub") return loadRemote(folderOf(source), network, tally);
   if (source.kind === "url" && /^https?:/i.test(source.url)) {
     return loadRemote(folderOf(source), network, tally);
   }
   return loadListed(opener(source, network, tally), tally);
+}
+
+/**
+ * Gets every file of a sentence encoder in the layout of Sentence Transformers. What comes over the
+ * network is kept as a model's files are.
+ */
+export async function loadEncoder(
+  source: RemoteSource,
+  onBytes: OnBytes,
+  signal?: AbortSignal,
+  patience: Partial<typeof PATIENCE> = {},
+): Promise<BundleFiles> {
+  const tally = new Tally(onBytes);
+  const folder = folderOf(source);
+  if (/^https?:/i.test(folder.base)) {
+    return loadRemote(folder, networkOf(tally, signal, patience), tally, ENCODER);
+  }
+  const files: BundleFiles = new Map();
+  const add = async (name: string) => {
+    if (signal?.aborted) throw abortError(signal);
+    const bytes = await readLocalFile(new URL(name, folder.base));
+    if (bytes === null) throw invalid(`an encoder cannot be read from ${folder.base}`);
+    files.set(name, bytes);
+    tally.loaded(name, bytes.length);
+  };
+  for (const name of [...ENCODER.needed, WEIGHTS]) await add(name);
+  for (const name of ENCODER.optional) await add(name).catch(unlessMissing);
+  return files;
+}
+
+function unlessMissing(error: unknown): void {
+  if (!(error instanceof MemoryR1Error) || error.code !== "NOT_REACHABLE") throw error;
+}
+
+function networkOf(
+  tally: Tally,
+  signal: AbortSignal | undefined,
+  patience: Partial<typeof PATIENCE>,
+): Network {
+  return { headers: {}, signal, ...PATIENCE, ...patience, onNote: (text) => tally.say(text) };
 }
 
 type Open = (file: Wanted) => Promise<Uint8Array>;

@@ -5,8 +5,8 @@ import * as convert from "./convert.js";
 import { abortError, invalid } from "./errors.js";
 import { InProcess } from "./in_process.js";
 import { InWorker } from "./in_worker.js";
-import { readSource } from "./models/source.js";
-import type { EngineOptions, ModelSource } from "./protocol.js";
+import { readEncoderSource, readSource } from "./models/source.js";
+import type { EngineOptions, ModelSource, RemoteSource } from "./protocol.js";
 import { MemoryStore } from "./store_calls.js";
 import type { CreateOptions, Info, LoadProgress, Store } from "./types.js";
 
@@ -39,9 +39,6 @@ export function read(
   options: CreateOptions,
   worker: boolean,
 ): { engine: EngineOptions; store: Store | undefined } {
-  if (options.embedder !== undefined && options.embedder !== "lexical") {
-    throw invalid(`embedder must be "lexical"; sentence encoders are not there yet`);
-  }
   const device = options.device ?? "auto";
   if (!DEVICES.has(device)) throw invalid(`device must be "auto", "webgpu" or "cpu"`);
   const name = options.name ?? "memory-r1";
@@ -53,6 +50,7 @@ export function read(
   return {
     engine: {
       model: readModel(options.model ?? "nano", options.hub),
+      embedder: readEmbedder(options.embedder ?? "lexical", options.hub),
       device,
       store: typeof store === "string" ? store : "custom",
       name: convert.wellFormed(name),
@@ -90,6 +88,15 @@ function readModel(model: NonNullable<CreateOptions["model"]>, hub: CreateOption
     throw invalid("a model's files must be File objects, and there must be some");
   }
   return { kind: "files", files: files.map((file) => ({ name: file.name, data: file })) };
+}
+
+function readEmbedder(
+  embedder: NonNullable<CreateOptions["embedder"]>,
+  hub: CreateOptions["hub"],
+): RemoteSource | null {
+  if (embedder === "lexical") return null;
+  if (typeof embedder === "string" || embedder instanceof URL) return readEncoderSource(embedder, hub);
+  throw invalid(`embedder must be "lexical", a URL, or owner/name on Hugging Face`);
 }
 
 /** The answer may wait for the user, and `info` looks it up; nobody waits for it here. */

@@ -2,10 +2,10 @@
 
 import init, { Engine, on_panic } from "../wasm/memory_r1.js";
 import type { Method } from "./backend.js";
-import { loadBundle } from "./bundle.js";
+import { loadBundle, loadEncoder } from "./bundle.js";
 import { publicScope, scope as readScope, type WireScope } from "./convert.js";
 import { abortError, MemoryR1Error, toWire } from "./errors.js";
-import type { Note } from "./models/progress.js";
+import type { Note, OnBytes } from "./models/progress.js";
 import { makeYield, probeAdapter, readLocalFile } from "./platform.js";
 import type { EngineOptions, StoreMethod } from "./protocol.js";
 import type { Info, LoadProgress, Scope } from "./types.js";
@@ -31,18 +31,17 @@ export class Host {
 
   static async create(options: EngineOptions, hooks: HostHooks): Promise<Host> {
     const progress = new Progress(hooks.onProgress);
-    const bundle = loadBundle(
-      options.model,
-      (loaded, total, note) => progress.bytes("download", loaded, total, note),
-      hooks.signal,
-    );
-    const [, files, gpu] = await Promise.all([
+    const bundle = loadBundle(options.model, progress.download(), hooks.signal);
+    const encoder =
+      options.embedder === null ? null : loadEncoder(options.embedder, progress.download(), hooks.signal);
+    const [, files, embedder, gpu] = await Promise.all([
       loadEngine(progress, hooks),
       bundle,
+      encoder,
       options.device === "cpu" ? { adapter: null, why: "the CPU was asked for" } : probeAdapter(),
     ]).catch(async (error: unknown) => {
       // A cancelled download keeps what has come before this thread may end.
-      if (hooks.signal?.aborted) await bundle.catch(() => {});
+      if (hooks.signal?.aborted) await Promise.allSettled([bundle, encoder]);
       throw error;
     });
     if (hooks.signal?.aborted) throw abortError(hooks.signal);
@@ -50,6 +49,7 @@ export class Host {
     const engine = await Engine.create(
       {
         files,
+        embedder,
         device: options.device,
         adapter: gpu.adapter,
         adapterWhy: gpu.why,
@@ -60,7 +60,8 @@ export class Host {
         test: options.test,
       },
       makeYield(),
-      (stage: LoadProgress["stage"], text: string) => progress.stage(stage, text),
+      (stage: LoadProgress["stage"], text: string, done?: number, total?: number) =>
+        stage === "embed" ? progress.embedded(text, done ?? 0, total ?? 0) : progress.stage(stage, text),
       hooks.store === undefined ? undefined : engineStore(hooks.store),
     );
     const info = (await engine.call(0, "info", {}, undefined)) as Pick<Info, "reason" | "selfCheck">;
@@ -154,10 +155,27 @@ async function counted(url: URL, progress: Progress, signal: AbortSignal | undef
 class Progress {
   readonly #report: (progress: LoadProgress) => void;
   readonly #parts = { engine: 0, download: 0, after: 0 };
+  readonly #downloads: { loaded: number; total: number }[] = [];
   #best = 0;
 
   constructor(report: (progress: LoadProgress) => void) {
     this.#report = report;
+  }
+
+  /** Hears of one of the downloads, which are reported as one. */
+  download(): OnBytes {
+    const own = { loaded: 0, total: 0 };
+    this.#downloads.push(own);
+    return (loaded, total, note) => {
+      Object.assign(own, { loaded, total });
+      const sum = (key: keyof typeof own) => this.#downloads.reduce((all, one) => all + one[key], 0);
+      this.bytes("download", sum("loaded"), sum("total"), note);
+    };
+  }
+
+  /** Memories that are embedded, long after everything is loaded. */
+  embedded(text: string, loaded: number, total: number): void {
+    this.#report({ stage: "embed", loaded, total, progress: total > 0 ? loaded / total : 1, text });
   }
 
   bytes(stage: "engine" | "download", loaded: number, total: number, note?: Note): void {
@@ -167,7 +185,9 @@ class Progress {
   }
 
   stage(stage: LoadProgress["stage"], text: string): void {
-    this.#parts.after = { engine: 0, download: 0, model: 0.2, device: 0.4, check: 0.7, ready: 1 }[stage];
+    this.#parts.after = { engine: 0, download: 0, model: 0.2, device: 0.4, check: 0.7, ready: 1, embed: 1 }[
+      stage
+    ];
     this.#send(stage, 0, 0, { text });
   }
 

@@ -4,17 +4,23 @@ import type { Method } from "./backend.js";
 import type { WireError } from "./errors.js";
 import type { ExtractFrom, LoadProgress } from "./types.js";
 
+/** A folder on a web server. */
+export type RemoteSource =
+  | { kind: "url"; url: string }
+  | { kind: "hub"; repository: string; revision: string; endpoint: string; token: string | null };
+
 /** Where a bundle comes from. */
 export type ModelSource =
   | { kind: "nano" }
-  | { kind: "url"; url: string }
-  | { kind: "hub"; repository: string; revision: string; endpoint: string; token: string | null }
+  | RemoteSource
   // A cloned `File` loses its name in some places; a `Blob` has none to lose.
   | { kind: "files"; files: { name: string; data: Blob }[] };
 
 /** What an engine is made of, without functions. */
 export interface EngineOptions {
   model: ModelSource;
+  /** A sentence encoder; null: memories are found by words alone. */
+  embedder: RemoteSource | null;
   device: "auto" | "webgpu" | "cpu";
   /** `"custom"`: the store's methods are called back. */
   store: "indexeddb" | "memory" | "custom";

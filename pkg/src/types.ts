@@ -62,8 +62,24 @@ export interface Memory {
 export interface ScoredMemory extends Memory {
   /** 0 to 1. */
   score: number;
-  /** With `explain`: what the score is made of. */
-  explanation?: Record<string, unknown>;
+  /** With `explain`: what the score is made of, and what the list is ordered by. */
+  explanation?: Explanation;
+}
+
+/** Why a memory was found. */
+export interface Explanation {
+  /** The better of what the words say, `sum / (sum + 2)` of `bm25` and `nearness`, and the cosine. */
+  score: number;
+  /** The BM25 sum. */
+  bm25: number;
+  /** What the word vectors of the model's bundle add to it. */
+  nearness?: number;
+  /** The cosine of the sentence vectors, -1 to 1, with an encoder. */
+  cosine?: number;
+  /** The reciprocal ranks by words and by cosine together, with an encoder: they order the list. */
+  fused?: number;
+  /** What each shared word adds to `bm25`. */
+  terms: { term: string; weight: number }[];
 }
 
 /** A list of memories, in Mem0's envelope. */
@@ -176,7 +192,7 @@ export interface SearchOptions extends ScopeInput, Cancellable {
   topK?: number | undefined;
   /** Mem0's older name of `topK`. */
   limit?: number | undefined;
-  /** The least score; 0 by default. */
+  /** The least score, by words or by cosine, whichever is more; 0 by default. */
   threshold?: number | undefined;
   /** Adds `explanation` to each result. */
   explain?: boolean | undefined;
@@ -294,13 +310,14 @@ export interface KeptModel {
   lastUsed: string;
 }
 
-/** Progress of loading, and of nothing else. */
+/** Progress of loading; and, after it, of embedding many memories. */
 export interface LoadProgress {
-  stage: "engine" | "download" | "model" | "device" | "check" | "ready";
-  /** Bytes so far; 0 where bytes do not say anything. */
+  /** `"embed"`: a call has to embed many memories first, because they are new or the encoder is another. */
+  stage: "engine" | "download" | "model" | "device" | "check" | "ready" | "embed";
+  /** Bytes so far, of `"embed"` memories; 0 where they do not say anything. */
   loaded: number;
   total: number;
-  /** 0 to 1 over the whole of `create`. */
+  /** 0 to 1 over the whole of `create`; of `"embed"`, over that. */
   progress: number;
   /** A sentence for the user. */
   text: string;
@@ -324,6 +341,8 @@ export interface Info {
     candidatesPerSpeaker: number;
     managerCandidates: number;
   };
+  /** The sentence encoder that memories are found by; null with `"lexical"`. */
+  embedder: { fingerprint: string; dimensions: number } | null;
   /** A few logits on this device against the bundle's constants. */
   selfCheck: { status: "passed" | "failed" | "skipped"; maxDifference: number | null };
   store: {
@@ -347,8 +366,13 @@ export interface CreateOptions extends Cancellable {
    */
   model?: string | URL | Iterable<File> | undefined;
   hub?: HubOptions | undefined;
-  /** `"lexical"` (BM25) is the only one so far. */
-  embedder?: "lexical" | undefined;
+  /**
+   * How memories are found. `"lexical"`, the default: by their words. The URL of a sentence encoder's folder, or its
+   * repository on the hub (`"sentence-transformers/all-MiniLM-L6-v2"`), a BERT in the layout of Sentence
+   * Transformers: by their sentence vectors too, the two rankings fused. The vectors are kept beside the journal;
+   * another encoder makes them anew.
+   */
+  embedder?: "lexical" | (string & {}) | URL | undefined;
   /** `"indexeddb"` where there is one, else `"memory"`; or an object of yours. */
   store?: "indexeddb" | "memory" | Store | undefined;
   /** The database's name, `"memory-r1"`. */

@@ -137,6 +137,7 @@ describe("options of create", () => {
     const { engine, store } = read({}, false);
     expect(engine).toEqual({
       model: { kind: "nano" },
+      embedder: null,
       device: "auto",
       store: "memory", // there is no IndexedDB here
       name: "memory-r1",
@@ -166,6 +167,20 @@ describe("options of create", () => {
     }
   });
 
+  it("name an encoder by its URL or repository", () => {
+    const embedder = (embedder?: string | URL) => read({ embedder }, false).engine.embedder;
+    expect(embedder("lexical")).toBeNull();
+    expect(embedder(new URL("https://a.example/minilm"))).toEqual({
+      kind: "url",
+      url: "https://a.example/minilm",
+    });
+    expect(embedder("sentence-transformers/all-MiniLM-L6-v2")).toMatchObject({
+      kind: "hub",
+      repository: "sentence-transformers/all-MiniLM-L6-v2",
+      revision: "main",
+    });
+  });
+
   it("keep the memory of a page with a worker on the page", () => {
     const { engine, store } = read({ store: "memory" }, true);
     expect(engine.store).toBe("custom");
@@ -180,7 +195,9 @@ describe("options of create", () => {
       { name: "" },
       { seed: -1 },
       { seed: 0.5 },
-      { embedder: "https://a.example" },
+      { embedder: "nano" },
+      { embedder: "minilm" },
+      { embedder: 7 },
     ];
     for (const options of wrong) expect(codeOf(() => read(options as never, false))).toBe("INVALID_ARGUMENT");
   });

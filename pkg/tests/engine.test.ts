@@ -37,6 +37,7 @@ describe("the engine in Node", () => {
       device: "cpu",
       reason: "the CPU was asked for",
       adapter: null,
+      embedder: null,
       model: { name: "untrained", promptFamily: "compact", contextLength: 1024, managerCandidates: 5 },
       selfCheck: { status: "skipped", maxDifference: null },
       store: { kind: "memory", name: "memory-r1", persisted: null },
@@ -347,6 +348,7 @@ describe("the engine behind the worker's protocol", () => {
     const engine = await InWorker.start(
       {
         model: { kind: "files", files: asFiles(bundle).map((file) => ({ name: file.name, data: file })) },
+        embedder: null,
         device: "cpu",
         store: "custom",
         name: "test",
@@ -374,6 +376,46 @@ describe("the engine behind the worker's protocol", () => {
     await expect(pending).rejects.toMatchObject({ name: "AbortError" });
     expect(await engine.call("getAll", { scope })).toMatchObject({ results: [{ memory: "Has a dog" }] });
     await engine.close();
+  });
+});
+
+describe("a sentence encoder", () => {
+  // A tiny one without training: equal texts have equal vectors, and that is all that it knows.
+  const embedder = new URL("../../crate/tests/fixtures/encoders/mean/", import.meta.url);
+
+  it("finds memories beside their words, and is told about", async () => {
+    const stages: string[] = [];
+    const memory = await create({
+      embedder,
+      onProgress: ({ stage, loaded, total, progress }) => {
+        if (stage === "embed") expect(progress).toBe(loaded / total);
+        stages.push(stage === "embed" ? `${stage} ${loaded}/${total}` : stage);
+      },
+    });
+    expect((await memory.info()).embedder).toEqual({
+      fingerprint: expect.stringMatching(/^[0-9a-f]{64}$/),
+      dimensions: 32,
+    });
+    for (let n = 0; n < 20; n++) await memory.add(`Likes the number ${n}`, { ...ann, infer: false });
+    const { results } = await memory.search("Likes the number 7", { ...ann, explain: true });
+    expect(results[0]?.memory).toBe("Likes the number 7");
+    expect(results[0]?.explanation?.cosine).toBeCloseTo(1, 4);
+    expect(results[0]?.explanation?.fused).toBeCloseTo(2 / 61, 9);
+    expect(stages.filter((stage) => stage.startsWith("embed"))).toEqual(["embed 16/20", "embed 20/20"]);
+    await memory.search("Likes the number 8", ann);
+    expect(stages.at(-1)).toBe("embed 20/20");
+    const stop = new AbortController();
+    stop.abort();
+    await expect(memory.search("x", { ...ann, signal: stop.signal })).rejects.toMatchObject({
+      name: "AbortError",
+    });
+    await memory.close();
+  });
+
+  it("that is none is refused with a code", async () => {
+    const decoder = new URL("../../crate/tests/fixtures/decoders/qwen3/", import.meta.url);
+    await expect(create({ embedder: decoder })).rejects.toMatchObject({ code: "MODEL_UNSUPPORTED" });
+    await expect(create({ embedder: "file:///nowhere" })).rejects.toMatchObject({ code: "NOT_REACHABLE" });
   });
 });
 

@@ -1,9 +1,10 @@
 // Models of a hub, as bundles and as plain folders: which files they have, and what is kept of them.
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { loadBundle } from "../src/bundle.js";
+import { loadBundle, loadEncoder } from "../src/bundle.js";
 import { CACHE_NAME } from "../src/models/cache.js";
+import { models } from "../src/models/kept.js";
 import type { Note } from "../src/models/progress.js";
-import { readSource } from "../src/models/source.js";
+import { readEncoderSource, readSource } from "../src/models/source.js";
 import { MemoryCacheStorage } from "./cache_storage.js";
 import { bundleOf, cutAfter, etagOf, HubServer, hashOf, instead, noise, status, text } from "./hub_server.js";
 
@@ -337,5 +338,56 @@ describe("a plain folder of the hub", () => {
       response.write(body, () => setTimeout(() => response.socket?.destroy(), 50));
     });
     expect((await load())["tokenizer.json"]).toBe(hashOf(noise(50_000, 7)));
+  });
+});
+
+describe("a sentence encoder", () => {
+  const ENCODER = {
+    "config.json": text('{"model_type":"bert"}'),
+    "tokenizer.json": text("{}"),
+    "sentence_bert_config.json": text('{"max_seq_length":256}'),
+    "1_Pooling/config.json": text('{"pooling_mode_mean_tokens":true}'),
+    "model.safetensors": WEIGHTS,
+  };
+  const loadFrom = async (source: string) => {
+    const files = await loadEncoder(
+      readEncoderSource(source, { endpoint: hub.endpoint }),
+      () => {},
+      undefined,
+      {
+        retryMs: 1,
+      },
+    );
+    return hashes(files);
+  };
+
+  it("comes from the hub or from any folder, without a manifest, and is kept whole", async () => {
+    hub.publish("org/tiny", Object.entries(ENCODER));
+    hub.publish("org/tiny", [["README.md", text("# none of it")]]);
+    for (const source of ["org/tiny", `${hub.endpoint}/org/tiny/resolve/main`]) {
+      expect(await loadFrom(source)).toEqual(hashes(Object.entries(ENCODER)));
+      expect(hub.askedFor("manifest.json")).toEqual([]);
+      expect((await kept()).sort()).toEqual(Object.keys(ENCODER).map(path).sort());
+      hub.asked.splice(0);
+      expect(await loadFrom(source)).toEqual(hashes(Object.entries(ENCODER)));
+      expect(hub.asked.every(({ method }) => method === "HEAD")).toBe(true);
+      await hub.stop();
+      expect(await loadFrom(source)).toEqual(hashes(Object.entries(ENCODER)));
+      await hub.start();
+      const [own] = await models.list();
+      const bytes = Object.values(ENCODER).reduce((sum, file) => sum + file.length, 0);
+      expect(own).toMatchObject({ bytes, files: 5, complete: true });
+      expect(await models.delete(own?.model ?? "")).toBe(true);
+      expect(await kept()).toEqual([]);
+    }
+  });
+
+  it("needs neither its settings nor its pooling, and is refused without its weights", async () => {
+    const { "sentence_bert_config.json": _, "1_Pooling/config.json": __, ...plain } = ENCODER;
+    hub.publish("org/tiny", Object.entries(plain));
+    expect(await loadFrom("org/tiny")).toEqual(hashes(Object.entries(plain)));
+    hub.files.delete(path("tokenizer.json"));
+    await expect(loadFrom("org/tiny")).rejects.toMatchObject({ code: "MODEL_INTEGRITY" });
+    await expect(loadFrom(`${hub.endpoint}/nothing`)).rejects.toMatchObject({ code: "MODEL_INTEGRITY" });
   });
 });

@@ -12,6 +12,7 @@ import type { StoredEvent } from "../src/types.js";
 
 const OPTIONS: EngineOptions = {
   model: { kind: "nano" },
+  embedder: null,
   device: "cpu",
   store: "memory",
   name: "test",

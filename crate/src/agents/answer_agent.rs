@@ -4,15 +4,15 @@ use std::rc::Rc;
 
 use super::answer_stream::AnswerStream;
 use super::extractor::clean_content;
-use super::generate;
 use super::manager::Candidate;
 use super::prompts::{Block, answer_messages, one_line};
+use super::{Recall, generate};
 use crate::bank::Memory;
 use crate::error::{ErrorCode, Result};
 use crate::generation::{
     Cancel, Generation, Grammar, LanguageModel, MAX_ANSWER_TOKENS, Part, Request, Sampling, parse_answer,
 };
-use crate::retrieval::{Candidate as Found, Retriever};
+use crate::retrieval::Candidate as Found;
 
 /// The most memories that the grammar of answers can name.
 const MAX_SHOWN: usize = 256;
@@ -57,13 +57,13 @@ pub struct Answered {
 #[derive(Clone)]
 pub struct AnswerAgent {
     model: Rc<dyn LanguageModel>,
-    retriever: Retriever,
+    recall: Recall,
 }
 
 impl AnswerAgent {
-    /// An agent that asks this model, and is shown what the retriever finds.
-    pub fn new(model: Rc<dyn LanguageModel>, retriever: Retriever) -> Self {
-        Self { model, retriever }
+    /// An agent that asks this model, and is shown what is found so.
+    pub fn new(model: Rc<dyn LanguageModel>, recall: impl Into<Recall>) -> Self {
+        Self { model, recall: recall.into() }
     }
 
     /// The model that it asks.
@@ -168,7 +168,9 @@ impl AnswerAgent {
         let question = clean_content(question, "a question")?;
         let memories: Vec<&Memory> = memories.iter().collect();
         let most = self.model.info().candidates_per_speaker;
-        let blocks = self.retriever.for_question(&memories, &question, most);
+        let texts = memories.iter().map(|memory| &*memory.text).chain([&*question]);
+        let retriever = self.recall.with(texts, cancel).await?;
+        let blocks = retriever.for_question(&memories, &question, most);
         let candidates = SpeakerCandidates::of(&memories, &blocks);
         let answered = self.answer(&question, &candidates, true, sampling, cancel, on_text).await?;
         Ok((

@@ -4,15 +4,14 @@ use std::rc::Rc;
 
 use unicode_normalization::UnicodeNormalization;
 
-use super::generate;
 use super::prompts::{candidate_line, manage_messages, one_line};
 use super::stutter::stutters;
+use super::{Recall, generate};
 use crate::bank::{Memory, MemoryId, Operation, Timestamp, clean_text};
 use crate::error::{ErrorCode, Result};
 use crate::generation::{
     self, Cancel, Generation, Grammar, LanguageModel, MAX_TEXT_TOKENS, Part, Request, Sampling,
 };
-use crate::retrieval::Retriever;
 
 /// The longest decision: its text, and the rest of the object.
 const MOST_TOKENS: usize = MAX_TEXT_TOKENS + 48;
@@ -71,13 +70,13 @@ impl Decision {
 #[derive(Clone)]
 pub struct Manager {
     model: Rc<dyn LanguageModel>,
-    retriever: Retriever,
+    recall: Recall,
 }
 
 impl Manager {
-    /// A manager that asks this model, and is shown what the retriever finds.
-    pub fn new(model: Rc<dyn LanguageModel>, retriever: Retriever) -> Self {
-        Self { model, retriever }
+    /// A manager that asks this model, and is shown what is found so.
+    pub fn new(model: Rc<dyn LanguageModel>, recall: impl Into<Recall>) -> Self {
+        Self { model, recall: recall.into() }
     }
 
     /// The model that it asks.
@@ -139,11 +138,13 @@ impl Manager {
         cancel: &Cancel,
     ) -> Result<Vec<(Operation<MemoryId>, Decision)>> {
         let memories: Vec<&Memory> = memories.iter().collect();
+        let facts = facts.iter().map(|fact| clean_text(fact)).collect::<Result<Vec<_>>>()?;
+        let texts = memories.iter().map(|memory| &*memory.text).chain(facts.iter().map(String::as_str));
+        let retriever = self.recall.with(texts, cancel).await?;
         let mut decided = Vec::with_capacity(facts.len());
         for fact in facts {
             cancel.check()?;
-            let fact = clean_text(fact)?;
-            let shown = self.retriever.for_fact(&memories, &fact, "", self.model.info().manager_candidates);
+            let shown = retriever.for_fact(&memories, &fact, "", self.model.info().manager_candidates);
             let candidates: Vec<Candidate> =
                 shown.iter().map(|found| Candidate::from(memories[found.place])).collect();
             let decision = self.decide(&candidates, &fact, sampling, cancel).await?;

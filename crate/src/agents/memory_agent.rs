@@ -4,6 +4,7 @@ mod add;
 mod answer;
 mod change;
 mod read;
+mod vectors;
 
 use std::rc::Rc;
 
@@ -13,11 +14,12 @@ pub use add::{AddOptions, AddResult, ExtractFrom, OnProgress, Progress};
 pub use answer::{Answer, AnswerOptions, OnText};
 pub use change::Imported;
 pub use read::{Recalled, SearchOptions};
+pub use vectors::OnEmbedded;
 
-use super::{AnswerAgent, Extractor, Manager};
+use super::{AnswerAgent, Extractor, Manager, Recall};
 use crate::bank::{Event, Journal, Memory, MemoryId, Scope, Timestamp};
 use crate::error::{Error, ErrorCode, Result};
-use crate::generation::LanguageModel;
+use crate::generation::{Embedder, LanguageModel};
 use crate::retrieval::Retriever;
 use crate::store::Store;
 
@@ -40,18 +42,31 @@ pub struct Models {
     pub answer_agent: Rc<dyn LanguageModel>,
     /// Finds what they are shown.
     pub retriever: Retriever,
+    /// Where there is one, what is found by its sentence vectors counts as much as what the retriever finds.
+    pub embedder: Option<Rc<dyn Embedder>>,
 }
 
 impl Models {
     /// One model for all three, and lexical retrieval.
     pub fn one(model: Rc<dyn LanguageModel>) -> Self {
         let retriever = Retriever::default();
-        Self { extractor: model.clone(), manager: model.clone(), answer_agent: model, retriever }
+        Self {
+            extractor: model.clone(),
+            manager: model.clone(),
+            answer_agent: model,
+            retriever,
+            embedder: None,
+        }
     }
 
     /// The same models with another retriever.
     pub fn with_retriever(self, retriever: Retriever) -> Self {
         Self { retriever, ..self }
+    }
+
+    /// What finds memories for them.
+    pub fn recall(&self) -> Recall {
+        Recall::new(self.retriever.clone(), self.embedder.clone())
     }
 }
 
@@ -69,24 +84,34 @@ pub struct MemoryAgent {
     extractor: Extractor,
     manager: Manager,
     answer_agent: AnswerAgent,
-    retriever: Retriever,
+    recall: Recall,
     store: Rc<dyn Store>,
     clock: Clock,
     journal_ids: JournalIds,
+    on_embedded: Option<OnEmbedded>,
 }
 
 impl MemoryAgent {
     /// An agent on a store.
     pub fn new(models: Models, store: Rc<dyn Store>, clock: Clock, journal_ids: JournalIds) -> Self {
+        let recall = models.recall();
         Self {
             extractor: Extractor::new(models.extractor),
-            manager: Manager::new(models.manager, models.retriever.clone()),
-            answer_agent: AnswerAgent::new(models.answer_agent, models.retriever.clone()),
-            retriever: models.retriever,
+            manager: Manager::new(models.manager, recall.clone()),
+            answer_agent: AnswerAgent::new(models.answer_agent, recall.clone()),
+            recall,
             store,
             clock,
             journal_ids,
+            on_embedded: None,
         }
+    }
+
+    /// Tells a listener how far it is where many memories have to be embedded before a call can go on:
+    /// all of them after another encoder was chosen.
+    #[must_use]
+    pub fn with_on_embedded(self, listener: OnEmbedded) -> Self {
+        Self { on_embedded: Some(listener), ..self }
     }
 
     /// The extractor, bare.

@@ -8,6 +8,7 @@ mod extractor;
 mod manager;
 mod memory_agent;
 mod prompts;
+mod recall;
 mod stutter;
 
 pub use answer_agent::{AnswerAgent, Answered, NO_ANSWER, SpeakerCandidates};
@@ -15,9 +16,10 @@ pub use extractor::{CONTEXT_TURNS, Extractor, Fact, MAX_CONTENT_BYTES, MAX_FACTS
 pub use manager::{Candidate, Decision, Manager, is_same_statement};
 pub use memory_agent::{
     AddOptions, AddResult, Answer, AnswerOptions, Clock, ExtractFrom, Imported, JournalIds, MemoryAgent,
-    Models, OnProgress, OnText, Progress, Recalled, Remembered, SearchOptions,
+    Models, OnEmbedded, OnProgress, OnText, Progress, Recalled, Remembered, SearchOptions,
 };
 pub use prompts::{Block, answer_messages, candidate_line, extract_messages, manage_messages, one_line};
+pub use recall::Recall;
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::generation::{Cancel, Generation, LanguageModel, Request};

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::agent::agent;
 use super::database::{DatabaseArguments, ScopeArguments, count, now};
+use super::embedder::EmbedderArguments;
 use super::import::read_text;
 use super::interrupt::on_interrupt;
 use super::model::ModelArguments;
@@ -28,6 +29,8 @@ pub(super) struct Arguments {
     scope: ScopeArguments,
     #[command(flatten)]
     model: ModelArguments,
+    #[command(flatten)]
+    embedder: EmbedderArguments,
     /// Who says it.
     #[arg(long, value_name = "NAME", default_value = "user")]
     speaker: String,
@@ -60,7 +63,7 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
         content: if arguments.text == "-" { read_text(Path::new("-"))? } else { arguments.text.clone() },
         timestamp,
     };
-    let models = arguments.model.load()?;
+    let models = arguments.model.load_with(&arguments.embedder)?;
     let agent = agent(models, arguments.database.open_or_create()?, &scope, arguments.seed)?;
     let options = AddOptions {
         infer: !arguments.no_infer,

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::database::{new_journal_id, now};
+use super::embedder::on_embedded;
 use crate::agents::{MemoryAgent, Models};
 use crate::bank::Scope;
 use crate::error::Result;
@@ -17,5 +18,6 @@ pub(super) fn agent(
     seed: Option<u64>,
 ) -> Result<MemoryAgent> {
     let id = new_journal_id(seed, scope)?;
-    Ok(MemoryAgent::new(models, Rc::new(store), Rc::new(now), Rc::new(move |_| id.clone())))
+    let agent = MemoryAgent::new(models, Rc::new(store), Rc::new(now), Rc::new(move |_| id.clone()));
+    Ok(agent.with_on_embedded(on_embedded()))
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::agent::agent;
 use super::database::{DatabaseArguments, ScopeArguments};
+use super::embedder::EmbedderArguments;
 use super::interrupt::on_interrupt;
 use super::model::ModelArguments;
 use super::output::Output;
@@ -26,6 +27,8 @@ pub(super) struct Arguments {
     scope: ScopeArguments,
     #[command(flatten)]
     model: ModelArguments,
+    #[command(flatten)]
+    embedder: EmbedderArguments,
     /// How many memories of a speaker to consider; the model's own number where it is left out.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     candidates: Option<u32>,
@@ -53,7 +56,7 @@ struct Answered<'a> {
 pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     let scope = arguments.scope.scope()?;
     let store = arguments.database.open()?;
-    let agent = agent(arguments.model.load()?, store, &scope, Some(0))?;
+    let agent = agent(arguments.model.load_with(&arguments.embedder)?, store, &scope, Some(0))?;
     let options = AnswerOptions {
         per_speaker: arguments.candidates.map(|count| count as usize),
         sampling: Sampling { seed: arguments.seed, ..Sampling::default() },

@@ -15,6 +15,7 @@ mod devices;
 mod digest;
 mod download;
 mod embed;
+mod embedder;
 mod eval;
 mod export;
 mod generate;
@@ -76,7 +77,7 @@ enum Command {
     /// Made-up conversations with gold operations.
     Synth(synth::Arguments),
     /// Benchmarks of the whole pipeline.
-    Eval(eval::Arguments),
+    Eval(Box<eval::Arguments>),
     /// F1, BLEU-1 and exact match of predictions.
     Score(score::Arguments),
     /// Trains a model.

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use clap::Args;
 
 use super::device::Device;
+use super::embedder::EmbedderArguments;
 use super::output::Output;
 use super::progress::Progress;
 use crate::agents::Models;
@@ -60,6 +61,11 @@ impl ModelArguments {
         })
     }
 
+    /// Loads it, and a sentence encoder on the same device where one is given.
+    pub(in crate::cli) fn load_with(&self, embedder: &EmbedderArguments) -> Result<Models> {
+        Ok(Models { embedder: embedder.load(self.device)?, ..self.load()? })
+    }
+
     /// What was given, where it is text.
     pub(in crate::cli) fn given(&self) -> Option<&str> {
         self.model.as_deref().and_then(Path::to_str)
@@ -103,7 +109,7 @@ impl Loaded for dyn LanguageModel {
 
 impl Loaded for dyn Embedder {
     fn load<B: Kernels>(files: &Files) -> Result<Rc<Self>> {
-        Ok(Rc::new(LocalEmbedder::<B>::load(files, &B::Device::default())?))
+        Ok(Rc::new(LocalEmbedder::<B>::load(files, &B::Device::default(), no_turn())?))
     }
 }
 

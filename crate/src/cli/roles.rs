@@ -7,6 +7,7 @@ use std::rc::Rc;
 use clap::Args;
 
 use super::asking::Asking;
+use super::embedder::EmbedderArguments;
 use super::model::ModelArguments;
 use crate::agents::Models;
 use crate::error::Result;
@@ -43,6 +44,8 @@ pub(in crate::cli) struct RoleArguments {
     unconstrained: bool,
     #[command(flatten)]
     asking: Asking,
+    #[command(flatten)]
+    embedder: EmbedderArguments,
     /// How many conversations, and questions of each, are worked on at once. A local model then writes side by
     /// side, which rounds otherwise than one after the other.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -83,6 +86,7 @@ impl RoleArguments {
                 *own = Rc::new(Unconstrained::new(own.clone(), malformed.clone()));
             }
         }
+        models.embedder = self.embedder.load(self.model.device)?;
         Ok((models, malformed))
     }
 

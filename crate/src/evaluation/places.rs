@@ -45,9 +45,11 @@ pub async fn run_places(
     let (target, others): (Vec<&Memory>, Vec<&Memory>) = journal.bank().memories().partition(is_target);
     let places = models.manager.info().manager_candidates;
     let (Some(&target), true) = (target.first(), others.len() + 1 >= places) else { return Ok(None) };
-    let found = models.retriever.for_fact(&others, fact, &case.turn.speaker, places - 1);
+    let recall = models.recall();
+    let texts = others.iter().map(|memory| &*memory.text).chain([&**fact]);
+    let found = recall.with(texts, cancel).await?.for_fact(&others, fact, &case.turn.speaker, places - 1);
     let others: Vec<Candidate> = found.iter().map(|found| Candidate::from(others[found.place])).collect();
-    let manager = Manager::new(models.manager.clone(), models.retriever.clone());
+    let manager = Manager::new(models.manager.clone(), recall);
     let mut passed = Vec::with_capacity(places);
     for place in 0..places {
         let mut candidates = others.clone();

@@ -179,6 +179,9 @@ pub struct BenchmarkReport {
     pub extractor: String,
     /// The name of the model that answered.
     pub answer_agent: String,
+    /// The fingerprint of the sentence encoder that memories were found by too, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedder: Option<String>,
     /// How many completions were not of the form that was asked for, and changed nothing; none under a grammar.
     pub malformed: usize,
     /// What a judge said; null without one.
@@ -246,6 +249,7 @@ impl BenchmarkReport {
             fingerprint: model.fingerprint.clone(),
             extractor: models.extractor.info().name.clone(),
             answer_agent: models.answer_agent.info().name.clone(),
+            embedder: models.embedder.as_ref().map(|own| own.info().fingerprint.clone()),
             malformed,
             judge: judge.map(|judge| Judged::new(judge, outcomes)),
             temperature: settings.temperature,

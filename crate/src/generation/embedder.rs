@@ -5,19 +5,20 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokenizers::{Tokenizer, TruncationParams};
 
-use super::Cancel;
-use crate::checkpoint::{self, Files, SENTENCES};
+use super::{Cancel, Turn};
+use crate::checkpoint::{self, CONFIG, Files, POOLING, SENTENCES, sha256};
 use crate::error::{Error, ErrorCode, Result};
 use crate::kernels::Kernels;
 use crate::nn::{Encoder, read_back};
 
-/// The most tokens that are read at once, those that fill up rows counted.
-const BATCH_TOKENS: usize = 4096;
+/// The most tokens that are read at once, those that fill up rows counted: a second on a slow processor.
+const BATCH_TOKENS: usize = 1024;
 
 /// What a caller should know about an embedder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EmbedderInfo {
-    /// The sha256 of its weights, 64 hexadecimal digits.
+    /// What its vectors depend on, its weights, tokenizer and settings, as 64 hexadecimal digits: vectors of
+    /// another fingerprint are not compared with its own.
     pub fingerprint: String,
     /// The length of a vector.
     pub dimensions: usize,
@@ -36,17 +37,17 @@ pub trait Embedder {
 }
 
 /// An encoder that runs here.
-#[derive(Debug)]
 pub struct LocalEmbedder<B: Kernels> {
     encoder: Encoder<B>,
     tokenizer: Tokenizer,
     info: EmbedderInfo,
     device: B::Device,
+    turn: Turn,
 }
 
 impl<B: Kernels> LocalEmbedder<B> {
-    /// Reads an encoder's folder in the layout of Sentence Transformers.
-    pub fn load(files: &Files, device: &B::Device) -> Result<Self> {
+    /// Reads an encoder's folder in the layout of Sentence Transformers. `turn` is called before each batch.
+    pub fn load(files: &Files, device: &B::Device, turn: Turn) -> Result<Self> {
         let broken = |message: &str| Error::new(ErrorCode::ModelIntegrity, message);
         let encoder = checkpoint::read_encoder::<B>(files, device)?;
         let bytes = files.get("tokenizer.json").ok_or_else(|| broken("tokenizer.json is missing"))?;
@@ -66,12 +67,9 @@ impl<B: Kernels> LocalEmbedder<B> {
         tokenizer
             .with_truncation(Some(TruncationParams { max_length, ..TruncationParams::default() }))
             .map_err(|cause| broken("max_seq_length is too short").with_source(cause))?;
-        let info = EmbedderInfo {
-            fingerprint: checkpoint::fingerprint(files),
-            dimensions: config.hidden_size,
-            max_length,
-        };
-        Ok(Self { encoder, tokenizer, info, device: device.clone() })
+        let info =
+            EmbedderInfo { fingerprint: fingerprint(files), dimensions: config.hidden_size, max_length };
+        Ok(Self { encoder, tokenizer, info, device: device.clone(), turn })
     }
 
     fn ids(&self, text: &str) -> Result<Vec<u32>> {
@@ -93,6 +91,13 @@ impl<B: Kernels> LocalEmbedder<B> {
     }
 }
 
+fn fingerprint(files: &Files) -> String {
+    let settings = [CONFIG, "tokenizer.json", POOLING, SENTENCES];
+    let hash = |name| files.get(name).map_or_else(|| "-".to_owned(), |bytes| sha256(bytes));
+    let parts = settings.into_iter().map(hash);
+    sha256(parts.fold(checkpoint::fingerprint(files), |all, own| format!("{all} {own}")).as_bytes())
+}
+
 #[async_trait(?Send)]
 impl<B: Kernels> Embedder for LocalEmbedder<B> {
     fn info(&self) -> &EmbedderInfo {
@@ -107,6 +112,7 @@ impl<B: Kernels> Embedder for LocalEmbedder<B> {
         let mut vectors = vec![Vec::new(); texts.len()];
         let mut rest = &order[..];
         while let Some(&first) = rest.first() {
+            (self.turn)().await;
             cancel.check()?;
             let mut count = 1;
             while count < rest.len() && (count + 1) * ids[rest[count]].len() <= BATCH_TOKENS {

@@ -3,54 +3,13 @@
 
 use std::collections::HashMap;
 
-use serde::Serialize;
-
+use super::score::{Score, TermScore, rounded};
 use super::terms;
 
 /// How fast a repeated term stops to count.
 const K1: f64 = 1.2;
 /// How much a long text pays for its length.
 const B: f64 = 0.75;
-/// The sum that is worth a score of one half.
-pub const HALF_SCORE: f64 = 2.0;
-
-/// How well a text fits a query.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Score {
-    /// In 0..1: `sum / (sum + HALF_SCORE)` of BM25 and nearness; 0 where nothing is in common.
-    pub score: f64,
-    /// The BM25 sum.
-    pub bm25: f64,
-    /// What the word vectors add, where there are any.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub nearness: f64,
-    /// What each shared term adds to it.
-    pub terms: Vec<TermScore>,
-}
-
-impl Score {
-    /// The score with what word vectors say.
-    pub(super) fn with_nearness(self, nearness: f64) -> Self {
-        let nearness = rounded(nearness);
-        let sum = self.bm25 + nearness;
-        Self { score: rounded(sum / (sum + HALF_SCORE)), nearness, ..self }
-    }
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-fn is_zero(value: &f64) -> bool {
-    *value == 0.0
-}
-
-/// One term's part of a sum.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct TermScore {
-    /// The stemmed term.
-    pub term: String,
-    /// What it adds.
-    pub weight: f64,
-}
-
 /// The term counts of some texts.
 ///
 /// ```
@@ -123,9 +82,7 @@ impl Bm25 {
                     let weight = rounded(inverse * count * (K1 + 1.0) / (count + norm));
                     Some(TermScore { term: term.clone(), weight })
                 });
-                let terms: Vec<TermScore> = parts.collect();
-                let bm25 = rounded(terms.iter().map(|part| part.weight).sum());
-                Score { score: rounded(bm25 / (bm25 + HALF_SCORE)), bm25, nearness: 0.0, terms }
+                Score::of_terms(parts.collect())
             })
             .collect()
     }
@@ -134,12 +91,6 @@ impl Bm25 {
 /// [`Bm25::scores`] of texts that are asked about once.
 pub fn scores<'a>(texts: impl IntoIterator<Item = &'a str>, query: &str) -> Vec<Score> {
     Bm25::new(texts).scores(query)
-}
-
-/// Rounds to nine decimals: logarithms differ in the last bit between a browser and a native
-/// build, and the order of two equal scores must not.
-fn rounded(value: f64) -> f64 {
-    (value * 1e9).round() / 1e9
 }
 
 #[cfg(test)]

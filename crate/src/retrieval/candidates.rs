@@ -1,8 +1,10 @@
 //! Who is shown what: the memories beside a fact, and those beside a question.
 
-use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::fusion::fused;
+use super::sentences::Sentences;
 use super::word_vectors::cosine;
 use super::{Score, WordVectors, scores};
 use crate::bank::Memory;
@@ -13,10 +15,12 @@ const NEARNESS: f64 = 4.0;
 /// The cosine from which on two texts have something in common.
 const LEAST_COSINE: f64 = 0.1;
 
-/// Finds memories: by their words, and by what these mean where it has word vectors.
+/// Finds memories: by their words, by what these mean where it has word vectors, and by what the whole says
+/// where it was given sentence vectors.
 #[derive(Clone, Debug, Default)]
 pub struct Retriever {
     vectors: Option<Arc<WordVectors>>,
+    sentences: Sentences,
 }
 
 /// A memory that an agent is shown.
@@ -31,7 +35,7 @@ pub struct Candidate {
 impl Retriever {
     /// With these vectors.
     pub fn new(vectors: WordVectors) -> Self {
-        Self { vectors: Some(Arc::new(vectors)) }
+        Self { vectors: Some(Arc::new(vectors)), ..Self::default() }
     }
 
     /// With the vectors of a bundle's `word_vectors.safetensors`; by words alone where there is none.
@@ -42,9 +46,37 @@ impl Retriever {
         }
     }
 
+    /// Those of some texts that have no sentence vector yet, each once.
+    pub fn lacking<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+        let mut seen = HashSet::new();
+        texts.into_iter().filter(|text| !self.sentences.has(text) && seen.insert(*text)).collect()
+    }
+
+    /// Takes in a text's sentence vector, all of one encoder: one of another length than the first is
+    /// `INVALID_ARGUMENT`.
+    pub fn learn(&mut self, text: &str, vector: Arc<[f32]>) -> Result<()> {
+        self.sentences.insert(text, vector)
+    }
+
+    /// The sentence vector that a text has.
+    pub fn vector(&self, text: &str) -> Option<&Arc<[f32]>> {
+        self.sentences.get(text)
+    }
+
     /// How well each text fits a query, in the order in which they are given: BM25 among these
     /// texts, and [`NEARNESS`] times the cosine above [`LEAST_COSINE`], stretched to 0..1.
+    ///
+    /// Where the query has a sentence vector, this ranking and that by the cosine of these vectors
+    /// are fused by reciprocal rank.
     pub fn scores(&self, texts: &[&str], query: &str) -> Vec<Score> {
+        let scores = self.lexical_scores(texts, query);
+        let Some(cosines) = self.sentences.cosines(texts, query) else { return scores };
+        let fused = fused(&scores.iter().map(|own| own.score).collect::<Vec<_>>(), &cosines);
+        let parts = scores.into_iter().zip(cosines).zip(fused);
+        parts.map(|((score, cosine), fused)| score.with_cosine(cosine, fused)).collect()
+    }
+
+    fn lexical_scores(&self, texts: &[&str], query: &str) -> Vec<Score> {
         let scores = scores(texts.iter().copied(), query);
         let encode = |text: &str| self.vectors.as_ref().and_then(|vectors| vectors.encode(text));
         let Some(query) = encode(query) else { return scores };
@@ -100,10 +132,7 @@ impl Retriever {
             let memory = memories[candidate.place];
             (preferred(memory), memory.observed, candidate.place)
         };
-        candidates.sort_by(|a, b| match a.score.score.total_cmp(&b.score.score) {
-            Ordering::Equal => key(a).cmp(&key(b)),
-            order => order,
-        });
+        candidates.sort_by(|a, b| a.score.order(&b.score).then_with(|| key(a).cmp(&key(b))));
         candidates.split_off(candidates.len().saturating_sub(most))
     }
 }
@@ -192,5 +221,35 @@ mod tests {
         // What is far, and what has no known word, is as without vectors.
         let scores = retriever.scores(&["Works as a nurse", "Likes tea"], "Moved to Rome");
         assert_eq!(scores, [Score::default(), Score::default()]);
+    }
+    #[test]
+    fn sentence_vectors_and_words_are_fused_by_rank() {
+        let bank = bank();
+        let all: Vec<&Memory> = bank.iter().collect();
+        let query = "Adopted a second dog";
+        let mut retriever = Retriever::default();
+        // By words the dogs of Caroline and of the neighbour are first, alike. By cosine: Lyon, the
+        // neighbour's, chess; the others are as far as can be.
+        let vectors =
+            [[-1.0, 0.0], [1.0, 0.1], [-1.0, 0.0], [1.0, 2.0], [1.0, 0.5], [-1.0, 0.0]].map(Arc::from);
+        for (memory, vector) in bank.iter().zip(vectors) {
+            retriever.learn(&memory.text, vector).unwrap();
+        }
+        assert_eq!(retriever.lacking([query, "Likes tea", query, "x"]), [query, "x"]);
+        let lexical = retriever.for_fact(&all, query, "Caroline", 3);
+        assert_eq!(lexical, Retriever::default().for_fact(&all, query, "Caroline", 3));
+        retriever.learn(query, Arc::from([1.0, 0.0])).unwrap();
+        let found = retriever.for_fact(&all, query, "Caroline", 4);
+        // 1/63, then of two that are worth 1/61 the one with the better score, then 1/61 + 1/62.
+        assert_eq!(
+            texts(&bank, &found),
+            ["Plays chess", "Has a dog named Scout", "Lives in Lyon", "Walks the dog of a neighbour"]
+        );
+        let Score { score, cosine, fused, bm25, .. } = found[3].score.clone();
+        assert!(bm25 > 0.0 && (score - 0.894_43).abs() < 1e-9 && cosine == Some(0.894_43));
+        assert!((fused.unwrap() - (1.0 / 61.0 + 1.0 / 62.0)).abs() < 1e-12);
+        let json = serde_json::to_value(&found[2].score).unwrap();
+        assert_eq!((json["cosine"].as_f64(), json["bm25"].as_f64()), (Some(0.995_04), Some(0.0)));
+        assert!(retriever.learn("y", Arc::from([1.0])).is_err());
     }
 }

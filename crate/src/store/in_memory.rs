@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
-use super::{LockQueue, ScopeLock, Store, check_append, check_rewrite, closed};
+use super::{
+    LockQueue, ScopeLock, Space, Store, TextVector, VectorsInMemory, check_append, check_rewrite, closed,
+    is_stored,
+};
 use crate::bank::{Event, Journal, Scope};
 use crate::error::Result;
 
@@ -13,6 +16,7 @@ use crate::error::Result;
 pub struct InMemoryStore {
     /// `None` once it is closed.
     journals: RefCell<Option<BTreeMap<String, Journal>>>,
+    vectors: VectorsInMemory,
     locks: LockQueue,
 }
 
@@ -25,7 +29,11 @@ impl Default for InMemoryStore {
 impl InMemoryStore {
     /// An empty store.
     pub fn new() -> Self {
-        Self { journals: RefCell::new(Some(BTreeMap::new())), locks: LockQueue::default() }
+        Self {
+            journals: RefCell::new(Some(BTreeMap::new())),
+            vectors: VectorsInMemory::default(),
+            locks: LockQueue::default(),
+        }
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<String, Journal>) -> Result<T>) -> Result<T> {
@@ -64,12 +72,28 @@ impl Store for InMemoryStore {
             let old = journals.get(&journal.scope().key());
             check_rewrite(old.map(|old| (old.id(), old.seq())), expected, journal)?;
             journals.insert(journal.scope().key(), journal.clone());
+            self.vectors.keep_live(journal);
             Ok(())
         })
     }
 
     async fn remove(&self, scope: &Scope) -> Result<bool> {
+        self.vectors.remove(scope);
         self.with(|journals| Ok(journals.remove(&scope.key()).is_some()))
+    }
+
+    async fn vectors(&self, scope: &Scope, space: &Space) -> Result<Vec<TextVector>> {
+        self.with(|_| Ok(self.vectors.read(scope, space)))
+    }
+
+    async fn keep_vectors(&self, journal: &Journal, space: &Space, vectors: &[TextVector]) -> Result<()> {
+        self.with(|journals| {
+            let stored = journals.get(&journal.scope().key());
+            if is_stored(stored.map(|own| (own.id(), own.seq())), journal) {
+                self.vectors.keep(journal.scope(), space, vectors);
+            }
+            Ok(())
+        })
     }
 
     async fn lock(&self, scope: &Scope) -> Result<ScopeLock> {

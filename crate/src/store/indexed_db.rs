@@ -1,8 +1,9 @@
 //! A store in the browser's IndexedDB.
 //!
-//! One database, two object stores: `journals` (key: the scope's key; value: the journal's id,
-//! scope and last sequence number) and `events` (key: `[scope's key, seq]`). Values are JSON
-//! texts, so that what is read is exactly what was written.
+//! One database, three object stores: `journals` (key: the scope's key; value: the journal's id,
+//! scope and last sequence number), `events` (key: `[scope's key, seq]`) and `vectors` (key: `[scope's key,
+//! encoder, dimension, sha256 of the text]`; value: the hash's bytes and the vector's). The other values are
+//! JSON texts, so that what is read is exactly what was written.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,23 +20,28 @@ use indexed_db_futures::prelude::*;
 use indexed_db_futures::transaction::{
     Transaction, TransactionDurability, TransactionMode, TransactionOptions,
 };
-use js_sys::{Function, Promise, Reflect};
+use js_sys::{Array, Function, Promise, Reflect, Uint8Array};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::JsCast;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
+use web_sys::DomException;
 
 use super::lock::web_lock;
-use super::{LockQueue, ScopeLock, Store, check_append, check_rewrite, closed, read_journal};
+use super::{
+    LockQueue, ScopeLock, Space, Store, TextKey, TextVector, check_append, check_rewrite, closed, is_stored,
+    read_journal,
+};
 use crate::bank::{Event, Journal, Scope};
 use crate::error::{Error, ErrorCode, Result};
 
 /// The version of the object stores.
-const SCHEMA_VERSION: u32 = 1;
+const SCHEMA_VERSION: u32 = 2;
 /// How long a database may take to open, in milliseconds, before it counts as blocked.
 const OPEN_DEADLINE: i32 = 10_000;
 const JOURNALS: &str = "journals";
 const EVENTS: &str = "events";
+const VECTORS: &str = "vectors";
 
 /// Journals in IndexedDB; several tabs may have it open.
 pub struct IndexedDbStore {
@@ -150,15 +156,24 @@ fn upgrade(from: u32, database: &Database) -> indexed_db_futures::Result<()> {
         database.create_object_store(JOURNALS).build()?;
         database.create_object_store(EVENTS).build()?;
     }
+    if from < 2 {
+        // A database of another program is left as it is.
+        if !database.object_store_names().any(|name| name == JOURNALS) {
+            let message = "there is no object store of journals";
+            return Err(DomException::new_with_message_and_name(message, "NotFoundError")
+                .map_or_else(IdbError::from, IdbError::from));
+        }
+        database.create_object_store(VECTORS).build()?;
+    }
     Ok(())
 }
 
-/// A transaction over both stores. It must see no await but those of its own requests, or the
+/// A transaction over all stores. It must see no await but those of its own requests, or the
 /// browser commits it half done.
 fn change(database: &Database) -> Result<Transaction<'_>> {
     let options = TransactionOptions::new().with_durability(TransactionDurability::Strict);
     database
-        .transaction([JOURNALS, EVENTS])
+        .transaction([JOURNALS, EVENTS, VECTORS])
         .with_mode(TransactionMode::Readwrite)
         .with_options(options)
         .build()
@@ -213,6 +228,59 @@ fn all_events(key: &str) -> KeyRange<JsValue> {
     KeyRange::Bound(event_key(key, 0.0), false, event_key(key, f64::INFINITY), false)
 }
 
+/// `[scope's key, …]` of vectors.
+fn vector_key<const N: usize>(scope: &str, rest: [JsValue; N]) -> JsValue {
+    std::iter::once(scope.into()).chain(rest).collect::<Array>().into()
+}
+
+/// Behind every text in the order of keys, where an array is.
+fn end() -> JsValue {
+    Array::new().into()
+}
+
+fn space_key(scope: &str, space: &Space, text: JsValue) -> JsValue {
+    vector_key(scope, [space.embedder.as_str().into(), (space.dimensions as f64).into(), text])
+}
+
+fn in_space(scope: &str, space: &Space) -> KeyRange<JsValue> {
+    KeyRange::Bound(space_key(scope, space, "".into()), false, space_key(scope, space, end()), false)
+}
+
+/// The vectors of a scope but those of a space: below it in the order of keys, and beyond it.
+fn other_spaces(scope: &str, space: &Space) -> [KeyRange<JsValue>; 2] {
+    [
+        KeyRange::Bound(vector_key(scope, []), false, space_key(scope, space, "".into()), true),
+        KeyRange::Bound(space_key(scope, space, end()), true, vector_key(scope, [end()]), false),
+    ]
+}
+
+fn all_vectors(scope: &str) -> KeyRange<JsValue> {
+    KeyRange::Bound(vector_key(scope, []), false, vector_key(scope, [end()]), false)
+}
+
+fn hex(text: TextKey) -> JsValue {
+    text.0.iter().fold(String::new(), |digits, byte| format!("{digits}{byte:02x}")).into()
+}
+
+/// Drops the vectors of texts that no live memory has, whichever encoder made them.
+async fn keep_live(vectors: &ObjectStore<'_>, journal: &Journal) -> Result<()> {
+    let live: Vec<JsValue> = TextKey::of_live(journal).into_iter().map(hex).collect();
+    let keys = vectors
+        .get_all_keys::<JsValue>()
+        .with_query::<JsValue, _>(all_vectors(&journal.scope().key()))
+        .primitive()
+        .map_err(failed)?
+        .await
+        .map_err(failed)?
+        .collect::<indexed_db_futures::Result<Vec<JsValue>>>()
+        .map_err(failed)?;
+    let is_live = |key: &JsValue| live.contains(&Array::from(key).get(3));
+    for key in keys.into_iter().filter(|key| !is_live(key)) {
+        vectors.delete::<JsValue, _>(key).primitive().map_err(failed)?;
+    }
+    Ok(())
+}
+
 #[async_trait(?Send)]
 impl Store for IndexedDbStore {
     async fn scopes(&self) -> Result<Vec<Scope>> {
@@ -263,9 +331,11 @@ impl Store for IndexedDbStore {
         let key = journal.scope().key();
         let head = head(&journals, &key).await?;
         check_rewrite(head.as_ref().map(|head| (head.journal.as_str(), head.seq)), expected, journal)?;
+        let vectors = transaction.object_store(VECTORS).map_err(failed)?;
+        keep_live(&vectors, journal).await?;
         wipe(&journals, &rows, &key)?;
         write(&journals, &rows, journal.scope(), journal.events())?;
-        drop((journals, rows));
+        drop((journals, rows, vectors));
         commit(transaction).await
     }
 
@@ -276,10 +346,55 @@ impl Store for IndexedDbStore {
         let rows = transaction.object_store(EVENTS).map_err(failed)?;
         let key = scope.key();
         let there = head(&journals, &key).await?.is_some();
+        let vectors = transaction.object_store(VECTORS).map_err(failed)?;
+        vectors.delete::<JsValue, _>(all_vectors(&key)).primitive().map_err(failed)?;
         wipe(&journals, &rows, &key)?;
-        drop((journals, rows));
+        drop((journals, rows, vectors));
         commit(transaction).await?;
         Ok(there)
+    }
+
+    async fn vectors(&self, scope: &Scope, space: &Space) -> Result<Vec<TextVector>> {
+        let database = self.database()?;
+        let transaction = database.transaction(VECTORS).build().map_err(failed)?;
+        let vectors = transaction.object_store(VECTORS).map_err(failed)?;
+        let rows = vectors
+            .get_all::<JsValue>()
+            .with_query::<JsValue, _>(in_space(&scope.key(), space))
+            .primitive()
+            .map_err(failed)?
+            .await
+            .map_err(failed)?;
+        let mut found = Vec::new();
+        for row in rows {
+            let row = Uint8Array::new(&row.map_err(failed)?).to_vec();
+            if let Some((text, vector)) = row.split_first_chunk() {
+                found.extend(TextVector::from_bytes(TextKey(*text), vector, space.dimensions));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn keep_vectors(&self, journal: &Journal, space: &Space, vectors: &[TextVector]) -> Result<()> {
+        let database = self.database()?;
+        let transaction = change(&database)?;
+        let journals = transaction.object_store(JOURNALS).map_err(failed)?;
+        let rows = transaction.object_store(VECTORS).map_err(failed)?;
+        let key = journal.scope().key();
+        let head = head(&journals, &key).await?;
+        if is_stored(head.as_ref().map(|head| (head.journal.as_str(), head.seq)), journal) {
+            for others in other_spaces(&key, space) {
+                rows.delete::<JsValue, _>(others).primitive().map_err(failed)?;
+            }
+            for own in vectors {
+                let row = [&own.text.0[..], &own.to_bytes()].concat();
+                let row = JsValue::from(Uint8Array::from(&row[..]));
+                let at = space_key(&key, space, hex(own.text));
+                rows.put(row).with_key(at).primitive().map_err(failed)?;
+            }
+        }
+        drop((journals, rows));
+        commit(transaction).await
     }
 
     async fn lock(&self, scope: &Scope) -> Result<ScopeLock> {

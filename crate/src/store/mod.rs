@@ -10,6 +10,7 @@ mod indexed_db;
 mod lock;
 #[cfg(not(target_arch = "wasm32"))]
 mod sqlite;
+mod vectors;
 
 use async_trait::async_trait;
 
@@ -19,6 +20,7 @@ pub use indexed_db::IndexedDbStore;
 pub use lock::{LockQueue, ScopeLock};
 #[cfg(not(target_arch = "wasm32"))]
 pub use sqlite::SqliteStore;
+pub use vectors::{Space, TextKey, TextVector, VectorsInMemory};
 
 use crate::bank::{Event, Journal, Scope, conflict};
 use crate::error::{Error, ErrorCode, Result};
@@ -42,6 +44,19 @@ pub trait Store {
 
     /// Removes a scope's journal as if it had never been; whether there was one.
     async fn remove(&self, scope: &Scope) -> Result<bool>;
+
+    /// The vectors of one space beside the journal of exactly this scope. They are derived: a store need not keep
+    /// any, and this one does not.
+    async fn vectors(&self, _scope: &Scope, _space: &Space) -> Result<Vec<TextVector>> {
+        Ok(Vec::new())
+    }
+
+    /// Keeps vectors of the journal's memories beside it, in place of those of any other space. A rewrite drops those
+    /// whose text is no live memory's, and [`Self::remove`] all. Nothing is kept where the stored journal is no
+    /// longer this one: it may have erased a text.
+    async fn keep_vectors(&self, _journal: &Journal, _space: &Space, _vectors: &[TextVector]) -> Result<()> {
+        Ok(())
+    }
 
     /// Waits for the exclusive right to decide in this scope, until the guard is dropped.
     async fn lock(&self, scope: &Scope) -> Result<ScopeLock>;
@@ -79,6 +94,11 @@ fn check_rewrite(head: Option<(&str, u64)>, expected: u64, journal: &Journal) ->
         Some((id, seq)) if seq == expected && id == journal.id() => Ok(()),
         _ => Err(conflict(expected, found)),
     }
+}
+
+/// Whether `journal` is the stored one that ends at `head`.
+fn is_stored(head: Option<(&str, u64)>, journal: &Journal) -> bool {
+    check_rewrite(head, journal.seq(), journal).is_ok()
 }
 
 fn closed() -> Error {

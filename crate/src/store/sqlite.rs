@@ -7,12 +7,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::{LockQueue, ScopeLock, Store, check_append, check_rewrite, closed, read_journal};
+use super::{
+    LockQueue, ScopeLock, Space, Store, TextKey, TextVector, check_append, check_rewrite, closed, is_stored,
+    read_journal,
+};
 use crate::bank::{Event, Journal, Scope};
 use crate::error::{Error, ErrorCode, Result};
 
 /// The version of the tables, kept in the file's `user_version`.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// Marks the file as ours: "mrr1".
 const APPLICATION_ID: i64 = 0x6d72_7231;
 /// How long to wait for another process that is writing.
@@ -20,7 +23,7 @@ const BUSY: Duration = Duration::from_secs(10);
 /// How long an erasure waits for those who still read the old pages.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// `chores` holds work that a crash must not lose: after an erasure, the cleaning of the file.
+/// Version 1. `chores` holds work that a crash must not lose: after an erasure, the cleaning of the file.
 const SCHEMA: &str = "
     CREATE TABLE journals (
         key TEXT PRIMARY KEY, scope TEXT NOT NULL, journal TEXT NOT NULL, seq INTEGER NOT NULL
@@ -29,6 +32,13 @@ const SCHEMA: &str = "
         key TEXT NOT NULL, seq INTEGER NOT NULL, event TEXT NOT NULL, PRIMARY KEY (key, seq)
     ) WITHOUT ROWID;
     CREATE TABLE chores (name TEXT PRIMARY KEY) WITHOUT ROWID;
+";
+/// Version 2: sentence vectors by the sha256 of their text.
+const VECTORS: &str = "
+    CREATE TABLE vectors (
+        key TEXT NOT NULL, embedder TEXT NOT NULL, dimensions INTEGER NOT NULL, text BLOB NOT NULL,
+        vector BLOB NOT NULL, PRIMARY KEY (key, embedder, dimensions, text)
+    ) WITHOUT ROWID;
 ";
 
 /// Journals in a file; several processes may have it open.
@@ -83,9 +93,12 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<()>> {
              by a newer version; update this one"
         ))));
     }
-    if version == 0 {
+    if version < 1 {
         transaction.execute_batch(SCHEMA)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    }
+    if version < SCHEMA_VERSION {
+        transaction.execute_batch(VECTORS)?;
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     }
     transaction.commit()?;
@@ -173,6 +186,25 @@ fn wipe(transaction: &Transaction<'_>, key: &str) -> Result<()> {
     Ok(())
 }
 
+/// Drops the vectors of texts that no live memory has, whichever encoder made them.
+fn keep_live(transaction: &Transaction<'_>, journal: &Journal) -> Result<()> {
+    let key = journal.scope().key();
+    let live = TextKey::of_live(journal);
+    let mut select =
+        transaction.prepare_cached("SELECT DISTINCT text FROM vectors WHERE key = ?1").map_err(failed)?;
+    let texts = select
+        .query_map([&key], |row| row.get::<_, [u8; 32]>(0))
+        .map_err(failed)?
+        .collect::<rusqlite::Result<Vec<_>>>()
+        .map_err(failed)?;
+    for text in texts.iter().filter(|text| !live.contains(&TextKey(**text))) {
+        transaction
+            .execute("DELETE FROM vectors WHERE key = ?1 AND text = ?2", params![key, text])
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
 #[async_trait(?Send)]
 impl Store for SqliteStore {
     async fn scopes(&self) -> Result<Vec<Scope>> {
@@ -220,6 +252,7 @@ impl Store for SqliteStore {
             let head = head(transaction, &key)?;
             check_rewrite(head.as_ref().map(|(id, seq)| (id.as_str(), *seq)), expected, journal)?;
             wipe(transaction, &key)?;
+            keep_live(transaction, journal)?;
             write(transaction, journal.scope(), journal.events())
         })?;
         self.with(|connection| clean(connection))
@@ -230,6 +263,7 @@ impl Store for SqliteStore {
             let there = head(transaction, &scope.key())?.is_some();
             if there {
                 wipe(transaction, &scope.key())?;
+                transaction.execute("DELETE FROM vectors WHERE key = ?1", [scope.key()]).map_err(failed)?;
             }
             Ok(there)
         })?;
@@ -237,6 +271,48 @@ impl Store for SqliteStore {
             self.with(|connection| clean(connection))?;
         }
         Ok(there)
+    }
+
+    async fn vectors(&self, scope: &Scope, space: &Space) -> Result<Vec<TextVector>> {
+        self.with(|connection| {
+            let mut select = connection
+                .prepare_cached(
+                    "SELECT text, vector FROM vectors WHERE key = ?1 AND embedder = ?2 AND dimensions = ?3",
+                )
+                .map_err(failed)?;
+            let rows = select
+                .query_map(params![scope.key(), space.embedder, space.dimensions as i64], |row| {
+                    let bytes: Vec<u8> = row.get(1)?;
+                    Ok(TextVector::from_bytes(TextKey(row.get(0)?), &bytes, space.dimensions))
+                })
+                .map_err(failed)?;
+            rows.filter_map(|row| row.map_err(failed).transpose()).collect()
+        })
+    }
+
+    async fn keep_vectors(&self, journal: &Journal, space: &Space, vectors: &[TextVector]) -> Result<()> {
+        let Space { embedder, dimensions } = space;
+        let (key, dimensions) = (journal.scope().key(), *dimensions as i64);
+        self.change(|transaction| {
+            let head = head(transaction, &key)?;
+            if !is_stored(head.as_ref().map(|(id, seq)| (id.as_str(), *seq)), journal) {
+                return Ok(());
+            }
+            let others = "DELETE FROM vectors WHERE key = ?1 AND (embedder <> ?2 OR dimensions <> ?3)";
+            transaction.execute(others, params![key, embedder, dimensions]).map_err(failed)?;
+            let mut insert = transaction
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO vectors (key, embedder, dimensions, text, vector)
+                     VALUES (?1, ?2, ?3, ?4, ?5)",
+                )
+                .map_err(failed)?;
+            for own in vectors {
+                insert
+                    .execute(params![key, embedder, dimensions, own.text.0, own.to_bytes()])
+                    .map_err(failed)?;
+            }
+            Ok(())
+        })
     }
 
     async fn lock(&self, scope: &Scope) -> Result<ScopeLock> {

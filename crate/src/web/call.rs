@@ -175,6 +175,7 @@ impl Context {
                     top_k: top_k.unwrap_or(default.top_k),
                     threshold: threshold.unwrap_or(default.threshold),
                     explain,
+                    cancel,
                 };
                 let found = agent.search(&query, &scope, &options).await?;
                 to_js(&found.into_iter().map(MemoryView::from).collect::<Results<_>>())

@@ -14,7 +14,7 @@ use wasm_bindgen_futures::JsFuture;
 use crate::agents::Models;
 use crate::checkpoint::{Files, WORD_VECTORS, extractor};
 use crate::error::{Error, ErrorCode, Result};
-use crate::generation::{LanguageModel, LocalModel, Turn};
+use crate::generation::{Embedder, LanguageModel, LocalEmbedder, LocalModel, Turn};
 use crate::kernels::Kernels;
 use crate::retrieval::Retriever;
 
@@ -37,6 +37,16 @@ pub(super) struct Adapter {
     architecture: String,
     description: String,
     software: bool,
+}
+
+/// What is to be loaded, and where.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) files: &'a Files,
+    /// Those of a sentence encoder.
+    pub(super) encoder: Option<&'a Files>,
+    pub(super) device: Device,
+    pub(super) adapter: Option<&'a Adapter>,
 }
 
 /// A bundle's models, and where they came to run.
@@ -115,38 +125,48 @@ fn choose(device: Device, adapter: Option<&Adapter>, why: &str) -> Result<(bool,
 /// Loads the bundle where it is to run, checks its logits there, and goes to the CPU where the
 /// GPU computes them wrongly.
 pub(super) async fn load(
-    files: &Files,
-    device: Device,
-    adapter: Option<&Adapter>,
+    asked: Asked<'_>,
     why: &str,
     turn: Turn,
     tell: &dyn Fn(&str, &str),
 ) -> Result<Loaded> {
-    let (on_gpu, mut reason) = choose(device, adapter, why)?;
+    let (on_gpu, mut reason) = choose(asked.device, asked.adapter, why)?;
     let mut failed = None;
     if on_gpu {
         tell("device", "Starting the GPU");
         start_gpu().await;
-        let (models, check) = load_on::<Wgpu>(files, &WgpuDevice::default(), turn.clone(), tell).await?;
+        let (models, check) = load_on::<Wgpu>(asked, &WgpuDevice::default(), turn.clone(), tell).await?;
         if !check.has_failed() {
             return Ok(Loaded { models, device: "webgpu", reason, check });
         }
         reason = format!("{reason}, but its logits are wrong; the CPU is used");
         failed = Some(check);
     }
-    let (models, check) = load_on::<Flex>(files, &FlexDevice, turn, tell).await?;
+    let (models, check) = load_on::<Flex>(asked, &FlexDevice, turn, tell).await?;
     Ok(Loaded { models, device: "cpu", reason, check: failed.unwrap_or(check) })
 }
 
 async fn load_on<B: Kernels>(
-    files: &Files,
+    asked: Asked<'_>,
     device: &B::Device,
     turn: Turn,
     tell: &dyn Fn(&str, &str),
 ) -> Result<(Models, Check)> {
+    let files = asked.files;
+    let embedder = match asked.encoder {
+        Some(own) => {
+            tell("model", "Reading the sentence encoder");
+            turn().await;
+            let own = LocalEmbedder::<B>::load(own, device, turn.clone()).map_err(|error| {
+                Error::new(error.code(), format!("the sentence encoder: {}", error.message()))
+            })?;
+            Some(Rc::new(own) as Rc<dyn Embedder>)
+        }
+        None => None,
+    };
     let retriever = Retriever::read(files.get(WORD_VECTORS).map(Vec::as_slice))?;
     let (first, check) = load_one::<B>(files, device, &turn, tell).await?;
-    let models = Models::one(first).with_retriever(retriever);
+    let models = Models { embedder, ..Models::one(first).with_retriever(retriever) };
     let Some(own) = extractor(files)? else { return Ok((models, check)) };
     let (extractor, own) = load_one::<B>(&own, device, &turn, tell).await?;
     Ok((Models { extractor, ..models }, check.worse_of(own)))

@@ -8,17 +8,18 @@ use wasm_bindgen_futures::JsFuture;
 use super::convert::{from_js, parse_json, store_error, to_js, to_json};
 use crate::bank::{Event, Journal, Scope};
 use crate::error::{Error, ErrorCode, Result};
-use crate::store::{LockQueue, ScopeLock, Store};
+use crate::store::{LockQueue, ScopeLock, Space, Store, TextVector, VectorsInMemory};
 
-/// Calls `(method, scope, expected, events) => Promise`.
+/// Calls `(method, scope, expected, events) => Promise`. Vectors are kept here, not there: they end with the engine.
 pub(super) struct JsStore {
     call: Function,
+    vectors: VectorsInMemory,
     locks: LockQueue,
 }
 
 impl JsStore {
     pub(super) fn new(call: Function) -> Self {
-        Self { call, locks: LockQueue::default() }
+        Self { call, vectors: VectorsInMemory::default(), locks: LockQueue::default() }
     }
 
     async fn call(
@@ -72,11 +73,23 @@ impl Store for JsStore {
     }
 
     async fn rewrite(&self, expected: u64, journal: &Journal) -> Result<()> {
-        self.call("rewrite", Some(journal.scope()), Some((expected, journal.events()))).await.map(drop)
+        self.call("rewrite", Some(journal.scope()), Some((expected, journal.events()))).await?;
+        self.vectors.keep_live(journal);
+        Ok(())
     }
 
     async fn remove(&self, scope: &Scope) -> Result<bool> {
+        self.vectors.remove(scope);
         Ok(self.call("remove", Some(scope), None).await?.is_truthy())
+    }
+
+    async fn vectors(&self, scope: &Scope, space: &Space) -> Result<Vec<TextVector>> {
+        Ok(self.vectors.read(scope, space))
+    }
+
+    async fn keep_vectors(&self, journal: &Journal, space: &Space, vectors: &[TextVector]) -> Result<()> {
+        self.vectors.keep(journal.scope(), space, vectors);
+        Ok(())
     }
 
     async fn lock(&self, scope: &Scope) -> Result<ScopeLock> {

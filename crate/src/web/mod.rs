@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Once;
 
-use js_sys::{Function, Promise};
+use js_sys::{Array, Function, Promise};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use wasm_bindgen::prelude::*;
@@ -22,7 +22,7 @@ use wasm_bindgen_futures::future_to_promise;
 
 use self::call::Context;
 use self::convert::{error_to_js, field, files, from_js};
-use self::device::{Device, load, turns};
+use self::device::{Asked, Device, load, turns};
 use self::js_store::JsStore;
 use crate::agents::{Clock, ExtractFrom, JournalIds, MemoryAgent};
 use crate::bank::{Scope, Timestamp, journal_id, seeded_journal_id};
@@ -87,8 +87,9 @@ pub struct Engine {
 impl Engine {
     /// Loads a bundle and opens a store.
     ///
-    /// `options.files` is a `Map` of bytes by name. `turn` gives other tasks a turn and resolves
-    /// afterwards; `progress` is told `(stage, text)`; `store` is a caller's store, for
+    /// `options.files` is a `Map` of bytes by name, `options.embedder` one of a sentence encoder's files or null.
+    /// `turn` gives other tasks a turn and resolves afterwards; `progress` is told `(stage, text)`, and later
+    /// `("embed", text, done, total)`; `store` is a caller's store, for
     /// `options.store: "custom"`.
     pub async fn create(
         options: JsValue,
@@ -135,6 +136,7 @@ async fn create(
     store: Option<Function>,
 ) -> Result<Engine> {
     let bundle = files(&field(&options, "files").unwrap_or_default())?;
+    let encoder = field(&options, "embedder").map(|own| files(&own)).transpose()?;
     let Options { device, adapter, adapter_why, store: kind, name, seed, extract_from, test } =
         from_js(options)?;
     let tell = |stage: &str, text: &str| {
@@ -147,8 +149,9 @@ async fn create(
         (StoreKind::Custom, Some(store)) => Rc::new(JsStore::new(store)),
         (StoreKind::Custom, None) => return Err(Error::invalid("there is no custom store")),
     };
-    let loaded = load(&bundle, device, adapter.as_ref(), &adapter_why, turns(turn), &tell).await?;
-    drop(bundle);
+    let asked = Asked { files: &bundle, encoder: encoder.as_ref(), device, adapter: adapter.as_ref() };
+    let loaded = load(asked, &adapter_why, turns(turn), &tell).await?;
+    drop((bundle, encoder));
     let model = loaded.models.answer_agent.info().clone();
     let info: Value = json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -163,11 +166,21 @@ async fn create(
             "candidatesPerSpeaker": model.candidates_per_speaker,
             "managerCandidates": model.manager_candidates,
         },
+        "embedder": loaded.models.embedder.as_ref().map(|own| {
+            let info = own.info();
+            json!({ "fingerprint": info.fingerprint, "dimensions": info.dimensions })
+        }),
         "selfCheck": loaded.check,
         "name": name,
         "seed": seed.unwrap_or_default(),
     });
     let agent = MemoryAgent::new(loaded.models, store, clock(), journal_ids(seed));
+    let agent = agent.with_on_embedded(Rc::new(move |done, total| {
+        let text = "Embedding the memories";
+        let arguments =
+            Array::of4(&"embed".into(), &text.into(), &(done as f64).into(), &(total as f64).into());
+        let _ = progress.apply(&JsValue::NULL, &arguments);
+    }));
     let context = Context { agent, extract_from, seed: seed.unwrap_or_default(), test, info };
     Ok(Engine { context: Rc::new(context), running: Rc::default() })
 }

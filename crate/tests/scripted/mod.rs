@@ -1,6 +1,8 @@
 //! A model that says what a test tells it to, for the decisions that no real model can be made
 //! to take on purpose.
 
+#![allow(dead_code, reason = "each test uses its part")]
+
 use std::cell::RefCell;
 use std::rc::Rc;
 

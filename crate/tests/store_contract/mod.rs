@@ -8,7 +8,7 @@ use std::rc::Rc;
 use futures::{FutureExt, future};
 use memory_r1::bank::{Change, Event, Journal, Operation, Scope, Timestamp, seeded_journal_id};
 use memory_r1::error::ErrorCode;
-use memory_r1::store::{ScopeLock, Store};
+use memory_r1::store::{ScopeLock, Space, Store, TextKey, TextVector};
 
 pub(crate) fn at(minute: i64) -> Timestamp {
     Timestamp::from_millis(1_700_000_000_000 + minute * 60_000).unwrap()
@@ -42,6 +42,7 @@ where
     of_two_appends_at_once_one_wins(&open).await;
     a_rewrite_replaces_the_whole_journal(&*open().await).await;
     a_removed_scope_is_gone(&*open().await).await;
+    vectors_stay_beside_their_journal(&*open().await).await;
     locks_come_in_order(&*open().await).await;
     hostile_texts_come_back_as_they_were(&*open().await).await;
     a_closed_store_says_so(&*open().await).await;
@@ -76,8 +77,14 @@ where
     let events = batch(&kept, &long.iter().map(String::as_str).collect::<Vec<_>>());
     store.append(&scope, 0, &events).await.unwrap();
     kept.append(events).unwrap();
+    let vectors: Vec<TextVector> = long.iter().map(|text| vector(text, &[1.0, 0.5])).collect();
+    store.keep_vectors(&kept, &space("a", 2), &vectors).await.unwrap();
     store.close().await.unwrap();
-    assert_eq!(open().await.load(&scope).await.unwrap().unwrap(), kept);
+    let store = open().await;
+    assert_eq!(store.load(&scope).await.unwrap().unwrap(), kept);
+    let mut read = store.vectors(&scope, &space("a", 2)).await.unwrap();
+    read.sort_by_key(|own| long.iter().position(|text| TextKey::of(text) == own.text));
+    assert_eq!(read, vectors);
 }
 
 async fn an_append_on_another_event_changes_nothing(store: &dyn Store) {
@@ -180,6 +187,71 @@ async fn a_removed_scope_is_gone(store: &dyn Store) {
     assert!(store.load(&neighbour).await.unwrap().is_some());
     store.append(&scope, 0, &batch(&journal(&scope), &["Back again"])).await.unwrap();
     assert_eq!(store.load(&scope).await.unwrap().unwrap().seq(), 1);
+}
+
+pub(crate) fn space(embedder: &str, dimensions: usize) -> Space {
+    Space { embedder: embedder.to_owned(), dimensions }
+}
+
+pub(crate) fn vector(text: &str, values: &[f32]) -> TextVector {
+    TextVector { text: TextKey::of(text), vector: values.into() }
+}
+
+async fn vectors_stay_beside_their_journal(store: &dyn Store) {
+    let (scope, neighbour) = (Scope::user("embedded"), Scope::user("embedded too"));
+    let (a, b, longer) = (space("a", 2), space("b", 2), space("b", 3));
+    let read = async |scope: &Scope, space: &Space| {
+        let mut found = store.vectors(scope, space).await.unwrap();
+        found.sort_by_key(|own| own.text);
+        found
+    };
+    let sorted = |mut own: Vec<TextVector>| {
+        own.sort_by_key(|own| own.text);
+        own
+    };
+    let keep = async |journal: &Journal, space: &Space, vectors: &[TextVector]| {
+        store.keep_vectors(journal, space, vectors).await.unwrap();
+    };
+    // A scope without a journal has nothing that they could stand beside.
+    keep(&journal(&scope), &a, &[vector("Has a dog", &[1.0, 0.0])]).await;
+    assert_eq!(read(&scope, &a).await, []);
+    let mut kept = journal(&scope);
+    let events = batch(&kept, &["Has a dog", "Hates spiders", "Likes tea"]);
+    store.append(&scope, 0, &events).await.unwrap();
+    kept.append(events).unwrap();
+    let mut other = journal(&neighbour);
+    let events = batch(&other, &["Has a dog"]);
+    store.append(&neighbour, 0, &events).await.unwrap();
+    other.append(events).unwrap();
+    let [dog, spiders, tea] = [("Has a dog", 0.0), ("Hates spiders", -0.5), ("Likes tea", 1e-30)]
+        .map(|(text, value)| vector(text, &[1.0, value]));
+    keep(&kept, &a, std::slice::from_ref(&dog)).await;
+    keep(&kept, &a, &[spiders.clone(), tea.clone()]).await;
+    keep(&other, &b, &[vector("Has a dog", &[9.0, 9.0])]).await;
+    assert_eq!(read(&scope, &a).await, sorted(vec![dog.clone(), spiders.clone(), tea.clone()]));
+    assert_eq!(read(&scope, &b).await, []);
+    assert_eq!(read(&neighbour, &a).await, []);
+
+    // Another encoder's and another dimension's take their place, and are never read as theirs.
+    keep(&kept, &b, &[dog.clone(), spiders.clone()]).await;
+    assert_eq!(read(&scope, &a).await, []);
+    assert_eq!(read(&scope, &b).await, sorted(vec![dog.clone(), spiders.clone()]));
+    keep(&kept, &longer, &[vector("Has a dog", &[1.0, 2.0, 3.0])]).await;
+    assert_eq!(read(&scope, &b).await, []);
+    assert_eq!(read(&scope, &longer).await, [vector("Has a dog", &[1.0, 2.0, 3.0])]);
+    keep(&kept, &a, &[dog.clone(), spiders.clone(), tea.clone()]).await;
+    assert_eq!(read(&scope, &longer).await, []);
+    assert_eq!(read(&neighbour, &b).await, [vector("Has a dog", &[9.0, 9.0])]);
+
+    // An erased text's go, and do not come back with a journal that does not know of the erasure.
+    let id = kept.bank().memories().nth(1).unwrap().id.clone();
+    let erased = kept.erase(&[id], at(9)).unwrap();
+    store.rewrite(kept.seq(), &erased).await.unwrap();
+    keep(&kept, &a, &[spiders]).await;
+    assert_eq!(read(&scope, &a).await, sorted(vec![dog, tea]));
+    assert!(store.remove(&scope).await.unwrap());
+    assert_eq!(read(&scope, &a).await, []);
+    assert_eq!(read(&neighbour, &b).await.len(), 1);
 }
 
 async fn locks_come_in_order(store: &dyn Store) {

@@ -10,6 +10,8 @@ const OWN = "https://memory-r1.invalid/";
 const HASH = "x-memory-r1-sha256";
 const ETAG = "x-memory-r1-etag";
 const SIZE = "x-memory-r1-size";
+/** The one file of a folder that lies a folder deeper; others there belong to other folders. */
+const DEEPER = "1_Pooling/config.json";
 
 /** What is known of a file that is kept. */
 export interface KeptFile {
@@ -151,7 +153,7 @@ export class ModelCache {
       const piece = pieceBounds(key);
       const url = piece?.url ?? key;
       const name = url.slice(base.length);
-      if (!url.startsWith(base) || name.includes("/")) continue;
+      if (!url.startsWith(base) || (name.includes("/") && name !== DEEPER)) continue;
       const size = piece === null ? ((await this.look(url))?.size ?? 0) : piece.to - piece.from;
       bytes.set(name, (bytes.get(name) ?? 0) + size);
     }

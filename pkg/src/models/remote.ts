@@ -8,7 +8,7 @@ import { type ModelRecord, recordOf, wholeFiles } from "./kept.js";
 import { type Network, PassingFailure } from "./network.js";
 import type { Note, Tally } from "./progress.js";
 import type { Folder } from "./source.js";
-import { isWeights, pointedAt, type Survey, survey } from "./survey.js";
+import { isWeights, LANGUAGE_MODEL, type Layout, pointedAt, type Survey, survey } from "./survey.js";
 
 /** How long to wait for a server's word on whether a model that is kept is still the newest. */
 const NEWS_MS = 5_000;
@@ -22,21 +22,24 @@ export async function loadRemote(
   folder: Folder,
   network: Network,
   tally: Tally,
+  layout: Layout = LANGUAGE_MODEL,
 ): Promise<Map<string, Bytes>> {
-  return new RemoteModel(folder, network, tally, await ModelCache.open()).load();
+  return new RemoteModel(folder, layout, network, tally, await ModelCache.open()).load();
 }
 
 class RemoteModel {
   readonly #folder: Folder;
+  readonly #layout: Layout;
   readonly #network: Network;
   readonly #tally: Tally;
   /** Null where nothing can be kept, or no more. */
   #cache: ModelCache | null;
 
-  constructor(folder: Folder, network: Network, tally: Tally, cache: ModelCache | null) {
+  constructor(folder: Folder, layout: Layout, network: Network, tally: Tally, cache: ModelCache | null) {
     const { token } = folder;
     const headers = token === null ? {} : { Authorization: `Bearer ${token}` };
     this.#folder = folder;
+    this.#layout = layout;
     this.#network = { ...network, headers: { ...network.headers, ...headers } };
     this.#tally = tally;
     this.#cache = cache;
@@ -71,12 +74,12 @@ class RemoteModel {
 
   /** What the folder has by the server's word, or else by the record of a model that is kept whole. */
   async #survey(complete: ModelRecord | null): Promise<Survey> {
-    if (complete === null) return survey(this.#folder, this.#network);
+    if (complete === null) return survey(this.#folder, this.#network, this.#layout);
     const kept = { files: complete.files, bytes: new Map<string, Bytes>() };
     if (this.#folder.fixed) return kept;
     try {
       const idleMs = Math.min(NEWS_MS, this.#network.idleMs);
-      return await survey(this.#folder, { ...this.#network, retries: 0, idleMs });
+      return await survey(this.#folder, { ...this.#network, retries: 0, idleMs }, this.#layout);
     } catch (error) {
       if (error instanceof PassingFailure) return kept;
       throw error;

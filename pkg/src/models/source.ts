@@ -1,7 +1,7 @@
 /** Where a model comes from: what `create` takes, read, and the folder of URLs that it stands for. */
 
 import { invalid } from "../errors.js";
-import type { ModelSource } from "../protocol.js";
+import type { ModelSource, RemoteSource } from "../protocol.js";
 import type { HubOptions } from "../types.js";
 
 /** The public address of the Hugging Face hub. */
@@ -31,19 +31,26 @@ export interface Folder {
  * A model's name or URL as a source: `"nano"`, `owner/name` or `owner/name@revision` on the hub, else
  * a URL, relative to the page. `INVALID_ARGUMENT` for anything else, and for a wrong hub.
  */
-export function readSource(model: string | URL, hub?: HubOptions): ModelSource {
+export function readSource(model: string | URL, hub?: HubOptions, wrong = NOT_A_MODEL): ModelSource {
   const { endpoint, token } = readHub(hub);
   if (model === "nano") return { kind: "nano" };
   const [, repository, revision = "main"] = REPOSITORY.exec(String(model)) ?? [];
-  if (repository === undefined) return { kind: "url", url: absolute(String(model), NOT_A_MODEL) };
+  if (repository === undefined) return { kind: "url", url: absolute(String(model), wrong) };
   if (!REVISION.test(revision)) {
     throw invalid(`${JSON.stringify(revision)} is not a branch, a tag or a commit of ${repository}`);
   }
   return { kind: "hub", repository, revision, endpoint, token };
 }
 
+/** An encoder's URL or repository as a source; `INVALID_ARGUMENT` for anything else. */
+export function readEncoderSource(encoder: string | URL, hub?: HubOptions): RemoteSource {
+  const source = readSource(encoder, hub, NOT_AN_ENCODER);
+  if (source.kind === "url" || source.kind === "hub") return source;
+  throw invalid(`${JSON.stringify(String(encoder))} ${NOT_AN_ENCODER}`);
+}
+
 /** The folder that a source of URLs means. */
-export function folderOf(source: Extract<ModelSource, { kind: "url" | "hub" }>): Folder {
+export function folderOf(source: RemoteSource): Folder {
   if (source.kind === "url") {
     const base = folderUrl(new URL(source.url));
     return { model: base, base, raw: null, token: null, fixed: false };
@@ -60,6 +67,7 @@ export function folderOf(source: Extract<ModelSource, { kind: "url" | "hub" }>):
 }
 
 const NOT_A_MODEL = `is not "nano", a URL, or owner/name on Hugging Face`;
+const NOT_AN_ENCODER = `is not "lexical", a URL, or owner/name on Hugging Face`;
 
 function readHub(hub: HubOptions | undefined): { endpoint: string; token: string | null } {
   if (hub === undefined || hub === null) return { endpoint: HUB, token: null };

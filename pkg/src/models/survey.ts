@@ -12,27 +12,44 @@ export interface Survey {
   bytes: Map<string, Bytes>;
 }
 
-/** A folder in Hugging Face's layout, without a manifest. */
-const NEEDED = ["config.json", "tokenizer.json", "tokenizer_config.json"];
-const OPTIONAL = ["generation_config.json", "chat_template.jinja"];
-const WEIGHTS = "model.safetensors";
+/** Which files a folder without a manifest has, beside its weights. */
+export interface Layout {
+  needed: readonly string[];
+  optional: readonly string[];
+  /** `"never"`: there is no manifest. `"off the hub"`: only a hub's folder may be without one. */
+  manifest: "never" | "off the hub";
+}
+
+/** A language model in Hugging Face's layout. */
+export const LANGUAGE_MODEL: Layout = {
+  needed: ["config.json", "tokenizer.json", "tokenizer_config.json"],
+  optional: ["generation_config.json", "chat_template.jinja"],
+  manifest: "off the hub",
+};
+/** A sentence encoder in the layout of Sentence Transformers, which has no manifest. */
+export const ENCODER: Layout = {
+  needed: ["config.json", "tokenizer.json"],
+  optional: ["sentence_bert_config.json", "1_Pooling/config.json"],
+  manifest: "never",
+};
+export const WEIGHTS = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
 
 /**
- * Asks for the manifest, and takes its list; on a hub, a folder without one is looked through.
+ * Asks for the manifest, and takes its list; a folder without one, as its layout allows, is looked through.
  * `MODEL_INTEGRITY` names a file that is needed and not there. `NOT_REACHABLE` where nothing answers.
  */
-export async function survey(folder: Folder, network: Network): Promise<Survey> {
+export async function survey(folder: Folder, network: Network, layout: Layout): Promise<Survey> {
   const found: Survey = { files: [], bytes: new Map() };
-  if (await add(found, folder, "manifest.json", network)) {
+  if (layout.manifest !== "never" && (await add(found, folder, "manifest.json", network))) {
     found.files.push(...readManifest(found.bytes.get("manifest.json") ?? new Uint8Array()));
     return found;
   }
-  if (folder.raw === null) throw noManifest(folder.base);
-  const names = [...NEEDED, ...OPTIONAL, WEIGHTS];
+  if (folder.raw === null && layout.manifest === "off the hub") throw noManifest(folder.base);
+  const names = [...layout.needed, ...layout.optional, WEIGHTS];
   const there = await Promise.all(names.map((name) => probe(folder, name, network)));
   found.files.push(...there.filter((file) => file !== null));
-  for (const name of NEEDED) {
+  for (const name of layout.needed) {
     if (!found.files.some((file) => file.name === name)) throw missing(folder, name);
   }
   if (there.at(-1) !== null) return found;

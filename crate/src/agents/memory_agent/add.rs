@@ -15,6 +15,7 @@ use crate::bank::{
 use crate::error::{Error, ErrorCode, Result};
 use crate::generation::{Cancel, Sampling};
 use crate::random::keyed;
+use crate::retrieval::Retriever;
 
 /// The key of a memory's metadata that keeps the relative dates as they were said.
 const WHEN: &str = "when";
@@ -140,11 +141,17 @@ impl MemoryAgent {
         let mut conflicts = 0;
         loop {
             let journal = self.journal(scope).await?;
+            let mut retriever = if options.manage {
+                self.retriever_of(&[&journal], &options.cancel).await?
+            } else {
+                Retriever::default()
+            };
             let mut draft = journal.draft(self.now());
             let mut results = Vec::with_capacity(facts.len());
             for (index, (fact, speaker)) in facts.iter().enumerate() {
                 options.cancel.check()?;
-                let result = self.decide_on(&mut draft, fact, speaker, index, options).await?;
+                let result =
+                    self.decide_on(&mut draft, &mut retriever, fact, speaker, index, options).await?;
                 let total = facts.len();
                 options.report(|| Progress::Decided { index, total, result: Box::new(result.clone()) });
                 results.push(result);
@@ -159,7 +166,11 @@ impl MemoryAgent {
                     conflicts += 1;
                     options.report(|| Progress::Restarted);
                 }
-                appended => return appended.map(|()| results),
+                Ok(()) => {
+                    self.keep_new(journal, events, &retriever).await;
+                    return Ok(results);
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -187,7 +198,12 @@ impl MemoryAgent {
         let heard: Vec<&Turn> = before.iter().chain(turns).filter(|turn| turn.role != Role::System).collect();
         let given = before.iter().filter(|turn| turn.role != Role::System).count();
         let most = self.extractor.model().info().extractor_candidates;
-        let journal = if most > 0 { Some(self.journal(scope).await?) } else { None };
+        let mut beside = None;
+        if most > 0 {
+            let journal = self.journal(scope).await?;
+            let retriever = self.retriever_of(&[&journal], &options.cancel).await?;
+            beside = Some((journal, retriever));
+        }
         let mut facts = Vec::new();
         for (place, turn) in heard.iter().enumerate().skip(given) {
             if !options.takes_facts_from(turn) {
@@ -197,25 +213,23 @@ impl MemoryAgent {
             let context: Vec<Turn> =
                 heard[place.saturating_sub(CONTEXT_TURNS)..place].iter().map(|&turn| turn.clone()).collect();
             let sampling = options.sampling_of(&[0, place as u64]);
-            let memories =
-                journal.iter().flat_map(|journal| self.related(journal, turn, most)).collect::<Vec<_>>();
+            let memories = match &mut beside {
+                Some((journal, retriever)) => {
+                    self.recall.teach(retriever, [&*turn.content], &options.cancel).await?;
+                    related(journal, retriever, turn, most)
+                }
+                None => Vec::new(),
+            };
             let found = self.extractor.extract(&memories, &context, turn, sampling, &options.cancel).await?;
             facts.extend(found.into_iter().map(|fact| (fact, turn.speaker.clone())));
         }
         Ok(facts)
     }
 
-    /// The texts of the speaker's memories that a turn may have to do with, best last.
-    fn related(&self, journal: &Journal, turn: &Turn, most: usize) -> Vec<String> {
-        let own: Vec<&Memory> =
-            journal.bank().memories().filter(|memory| memory.speaker == turn.speaker).collect();
-        let found = self.retriever.for_fact(&own, &turn.content, &turn.speaker, most);
-        found.into_iter().map(|found| own[found.place].text.clone()).collect()
-    }
-
     async fn decide_on(
         &self,
         draft: &mut Draft,
+        retriever: &mut Retriever,
         fact: &Fact,
         speaker: &str,
         index: usize,
@@ -224,7 +238,12 @@ impl MemoryAgent {
         let info = self.manager.model().info();
         let own: Vec<&Memory> = draft.bank().memories().filter(|memory| memory.speaker == speaker).collect();
         let most = if options.manage { info.manager_candidates } else { 0 };
-        let found = self.retriever.for_fact(&own, &fact.text, speaker, most);
+        if most > 0 {
+            // The memories of this draft are among them.
+            let texts = own.iter().map(|memory| &*memory.text).chain([&*fact.text]);
+            self.recall.teach(retriever, texts, &options.cancel).await?;
+        }
+        let found = retriever.for_fact(&own, &fact.text, speaker, most);
         let shown: Vec<Memory> = found.into_iter().map(|found| own[found.place].clone()).collect();
         let candidates: Vec<Candidate> = shown.iter().map(Candidate::from).collect();
         let sampling = options.sampling_of(&[1, index as u64]);
@@ -312,6 +331,14 @@ impl MemoryAgent {
             })
             .collect())
     }
+}
+
+/// The texts of the speaker's memories that a turn may have to do with, best last.
+fn related(journal: &Journal, retriever: &Retriever, turn: &Turn, most: usize) -> Vec<String> {
+    let own: Vec<&Memory> =
+        journal.bank().memories().filter(|memory| memory.speaker == turn.speaker).collect();
+    let found = retriever.for_fact(&own, &turn.content, &turn.speaker, most);
+    found.into_iter().map(|found| own[found.place].text.clone()).collect()
 }
 
 impl AddOptions {

@@ -62,7 +62,10 @@ impl MemoryAgent {
         let memories: Vec<Remembered> = journals.iter().flat_map(Journal::remembered).collect();
         let most = options.per_speaker.unwrap_or(self.answer_agent.model().info().candidates_per_speaker);
         let found: Vec<&Memory> = memories.iter().map(|remembered| &remembered.memory).collect();
-        let blocks = self.retriever.for_question(&found, &question, most);
+        let own: Vec<&Journal> = journals.iter().collect();
+        let mut retriever = self.retriever_of(&own, &options.cancel).await?;
+        self.recall.teach(&mut retriever, [&*question], &options.cancel).await?;
+        let blocks = retriever.for_question(&found, &question, most);
         let candidates = SpeakerCandidates::of(&found, &blocks);
         options.cancel.check()?;
         let mut on_text = |text: &str| {

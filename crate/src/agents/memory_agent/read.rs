@@ -6,22 +6,26 @@ use super::super::extractor::clean_content;
 use super::{MemoryAgent, Remembered};
 use crate::bank::{Difference, Event, Journal, MemoryBank, MemoryId, Moment, Scope};
 use crate::error::{Error, ErrorCode, Result};
+use crate::generation::Cancel;
 use crate::retrieval::Score;
 
 /// How to search.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct SearchOptions {
     /// The most results.
     pub top_k: usize,
-    /// The least score, in 0..1. What has nothing in common with the query is never a result.
+    /// The least score, in 0..1: by words or by sentence vectors, whichever is more. What has nothing in
+    /// common with the query is never a result.
     pub threshold: f64,
     /// Whether results say what their score is made of.
     pub explain: bool,
+    /// Stops the work.
+    pub cancel: Cancel,
 }
 
 impl Default for SearchOptions {
     fn default() -> Self {
-        Self { top_k: 20, threshold: 0.0, explain: false }
+        Self { top_k: 20, threshold: 0.0, explain: false, cancel: Cancel::default() }
     }
 }
 
@@ -31,7 +35,7 @@ pub struct Recalled {
     /// The memory and whose it is.
     #[serde(flatten)]
     pub found: Remembered,
-    /// How well it fits, in 0..1.
+    /// How well it fits, in 0..1; where sentence vectors count too, their ranks order the list, not this.
     pub score: f64,
     /// With `explain`: what the score is made of.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,22 +58,26 @@ impl MemoryAgent {
                 options.threshold
             )));
         }
-        let memories = self.get_all(filter, usize::MAX).await?;
+        let journals = self.journals(filter).await?;
+        let own: Vec<&Journal> = journals.iter().collect();
+        let mut retriever = self.retriever_of(&own, &options.cancel).await?;
+        self.recall.teach(&mut retriever, [&*query], &options.cancel).await?;
+        let memories: Vec<Remembered> = journals.iter().flat_map(Journal::remembered).collect();
         let texts: Vec<&str> = memories.iter().map(|remembered| remembered.memory.text.as_str()).collect();
-        let scores = self.retriever.scores(&texts, &query);
-        let mut found: Vec<Recalled> = memories
+        let scores = retriever.scores(&texts, &query);
+        let mut found: Vec<(Remembered, Score)> = memories
             .into_iter()
             .zip(scores)
             .filter(|(_, score)| score.score > 0.0 && score.score >= options.threshold)
-            .map(|(found, score)| Recalled {
-                found,
-                score: score.score,
-                explanation: options.explain.then(|| score.clone()),
-            })
             .collect();
-        found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        found.sort_by(|(_, a), (_, b)| b.order(a));
         found.truncate(options.top_k);
-        Ok(found)
+        let recalled = found.into_iter().map(|(found, score)| Recalled {
+            found,
+            score: score.score,
+            explanation: options.explain.then_some(score),
+        });
+        Ok(recalled.collect())
     }
 
     /// The live memory of this id, in whatever scope; otherwise [`ErrorCode::NotFound`].

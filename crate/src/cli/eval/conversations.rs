@@ -169,7 +169,7 @@ fn run<'d>(
     let judge = arguments.models.judge()?.map(|model| Judge::new(model, benchmark));
     let infos = [&models.extractor, &models.manager, &models.answer_agent].map(|own| own.info().clone());
     let device = arguments.models.model.device.name();
-    let run = json!({
+    let mut run = json!({
         "benchmark": benchmark,
         "data": sha256_of_file(&arguments.data)?,
         "conversations": conversations,
@@ -179,6 +179,9 @@ fn run<'d>(
         "facts": arguments.facts.as_deref().map(sha256_of_file).transpose()?,
         "settings": settings,
     });
+    if let Some(embedder) = &models.embedder {
+        run["embedder"] = json!(embedder.info());
+    }
     let folder = RunFolder::open(&arguments.out, &run, arguments.resume)?;
     let run = BenchmarkRun {
         models,

@@ -11,6 +11,7 @@ use futures_lite::future::block_on;
 use serde::Serialize;
 
 use crate::agents::{AddOptions, Models};
+use crate::cli::embedder::EmbedderArguments;
 use crate::cli::interrupt::on_interrupt;
 use crate::cli::model::ModelArguments;
 use crate::cli::output::Output;
@@ -31,6 +32,8 @@ pub(super) struct Arguments {
     data: PathBuf,
     #[command(flatten)]
     model: ModelArguments,
+    #[command(flatten)]
+    embedder: EmbedderArguments,
     /// At most this many cases.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -60,6 +63,9 @@ struct Report {
     device: &'static str,
     model: String,
     fingerprint: String,
+    /// The encoder's fingerprint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedder: Option<String>,
     seconds: f64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     worst: Vec<OpsOutcome>,
@@ -82,7 +88,7 @@ pub(super) fn read(path: &Path, limit: Option<usize>) -> Result<Vec<OpsCase>> {
 
 pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     let cases = read(&arguments.data, arguments.limit)?;
-    let models = arguments.model.load()?;
+    let models = arguments.model.load_with(&arguments.embedder)?;
     let cancel = on_interrupt()?;
     if arguments.places {
         return places(arguments, &models, &cases, &cancel, output);
@@ -109,6 +115,7 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
         device: arguments.model.device.name(),
         model: info.name.clone(),
         fingerprint: info.fingerprint.clone(),
+        embedder: models.embedder.as_ref().map(|own| own.info().fingerprint.clone()),
         seconds: start.elapsed().as_millis() as f64 / 1000.0,
         worst: Vec::new(),
     };

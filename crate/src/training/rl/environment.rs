@@ -307,6 +307,7 @@ impl Players {
             manager,
             answer_agent: self.frozen.clone(),
             retriever: self.retriever.clone(),
+            embedder: None,
         };
         let mut journals = journals.clone();
         let mut operations = Vec::new();
