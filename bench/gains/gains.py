@@ -39,6 +39,11 @@ PHASES = {
     "manager": [("manager", 40)],
     "both": [("answer", 16), ("manager", 12), ("answer", 12)],
 }
+# Further attempts, each of GRPO on both agents with F1 as reward: the steps of the phases, and GRPO's options.
+ATTEMPTS = {
+    "entropy": (PHASES["both"], "entropy_coef = 0.02"),
+    "longer": ([("answer", 40), ("manager", 20), ("answer", 40)], "entropy_coef = 0.02"),
+}
 DIALOGUES = {"seed": 21, "dialogues": 12, "eval_dialogues": 3}
 
 
@@ -52,9 +57,10 @@ def memory_r1(*arguments, **more):
     return json.loads(done.stdout)
 
 
-def config(name, method, agent, reward, seed):
+def config(name, method, agent, reward, seed, attempt=None):
     """The configuration of one cell."""
-    phases = ", ".join(f'{{ agent = "{who}", max_steps = {steps} }}' for who, steps in PHASES[agent])
+    phases, more = ATTEMPTS[attempt] if attempt else (PHASES[agent], "")
+    phases = ", ".join(f'{{ agent = "{who}", max_steps = {steps} }}' for who, steps in phases)
     return f"""output_dir = "runs/gains/{name}"
 seed = {seed}
 model_name_or_path = "runs/gains/tenth/model"
@@ -90,6 +96,7 @@ unanswerable = 0.5
 loss_type = "dapo"
 scale_rewards = "group"
 epsilon_high = 0.28
+{more}
 
 [ppo]
 num_ppo_epochs = 2
@@ -116,6 +123,8 @@ def cells():
     # A seed at a time, so that a study that is stopped has something of every row.
     for seed, method, agent, reward in itertools.product(SEEDS, METHODS, PHASES, REWARDS):
         rows.append((f"{method}-{agent}-{reward}-{seed}", (method, agent, reward, seed)))
+    for seed, attempt in itertools.product(SEEDS, ATTEMPTS):
+        rows.append((f"attempt-{attempt}-{seed}", ("grpo", "both", "f1", seed, attempt)))
     rows += [(f"continued-{seed}", ("sft", 90 + seed)) for seed in SEEDS]
     return [*rows, ("all", ("sft", 83))]
 
@@ -253,6 +262,10 @@ def table():
         name = f"{method}-{agent}-{reward}-"
         rows = [own for key, own in found.items() if key.startswith(name)]
         line(f"{method.upper()}, {agent}, {reward.replace('_', ' ')}", rows)
+    for attempt in ATTEMPTS:
+        rows = [own for key, own in found.items() if key.startswith(f"attempt-{attempt}-")]
+        steps = sum(steps for _, steps in ATTEMPTS[attempt][0])
+        line(f"GRPO, both, f1, entropy bonus 0.02, {steps} steps", rows)
     line("SFT on all dialogues", [found[name] for name in ["all"] if name in found])
     page = ROOT / "docs" / "training.md"
     before, rest = page.read_text().split(BEGIN)
