@@ -110,6 +110,10 @@ fn eval_locomo_repeats_itself_and_its_questions_score_as_reported() {
     let (facts, told) = (out.join("facts.json"), folder.path().join("told"));
     let again = json(&locomo(&data, &told, &["--facts", text(&facts)]));
     assert_eq!((&again["ops"], lines(&told.join("questions.jsonl"))), (&report["ops"], questions.clone()));
+    // Three questions at once are what one after the other is: on the CPU bit for bit.
+    let wide = folder.path().join("wide");
+    let again = json(&locomo(&data, &wide, &["--concurrency", "3"]));
+    assert_eq!((&again["ops"], lines(&wide.join("questions.jsonl"))), (&report["ops"], questions.clone()));
     fs::write(&facts, "{}").unwrap();
     let none = folder.path().join("none");
     let error = failure(&locomo(&data, &none, &["--facts", text(&facts)]));

@@ -58,6 +58,9 @@ struct DecodeArguments {
     /// How many are written.
     #[arg(long, value_name = "N", default_value_t = 64)]
     new_tokens: usize,
+    /// How many texts are written side by side, behind prompts of different lengths.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    rows: u16,
 }
 
 #[derive(Debug, Args)]
@@ -156,9 +159,10 @@ impl OnBackend for Decode<'_> {
 
     fn run<B: Kernels>(self) -> Result<DecodeSpeed> {
         let (decoder, new) = (self.own.subject.build::<B>()?, self.own.new_tokens);
+        let sizes = [self.own.prompt_tokens, new, self.own.rows.into()];
         let mut progress = Progress::new(new as u64);
         let mut heard = |done: usize| progress.at(done as u64, new as u64, "tokens", self.output);
-        let speed = block_on(decode(&decoder, self.own.prompt_tokens, new, self.cancel, &mut heard));
+        let speed = block_on(decode(&decoder, sizes, self.cancel, &mut heard));
         progress.finish();
         speed
     }
@@ -204,8 +208,9 @@ impl OnBackend for Load<'_> {
 
 fn decoded(speed: &DecodeSpeed) -> String {
     format!(
-        "{:.1} tokens a second behind {} tokens (p50 {:.2} ms, p95 {:.2} ms)\n{:.2} GB of weights a second, {:.0} % of the {:.2} that the machine copies",
+        "{:.1} tokens a second in {} texts behind {} tokens (p50 {:.2} ms, p95 {:.2} ms)\n{:.2} GB of weights a second, {:.0} % of the {:.2} that the machine copies",
         speed.tokens_per_second,
+        speed.rows,
         speed.prompt_tokens,
         speed.token.p50_ms,
         speed.token.p95_ms,

@@ -12,7 +12,8 @@ use super::model::ModelArguments;
 use crate::agents::Models;
 use crate::error::Result;
 use crate::generation::{
-    Connection, Described, LanguageModel, Malformed, RemoteModel, Retries, Unconstrained, parse_address,
+    Batching, Connection, Described, LanguageModel, Malformed, RemoteModel, Retries, Unconstrained,
+    parse_address,
 };
 
 /// The variable that holds a server's key.
@@ -45,7 +46,8 @@ pub(in crate::cli) struct RoleArguments {
     asking: Asking,
     #[command(flatten)]
     embedder: EmbedderArguments,
-    /// How many conversations, and questions of each, are worked on at once; more than 1 for servers.
+    /// How many conversations, and questions of each, are worked on at once. A local model then writes side by
+    /// side, which rounds otherwise than one after the other.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(in crate::cli) concurrency: u16,
     /// How many tokens a server's model reads and writes together.
@@ -65,7 +67,7 @@ impl RoleArguments {
         let malformed = Malformed::default();
         let mut models = match self.model.given().and_then(|given| self.server(given, &malformed)) {
             Some(server) => Models::one(server?),
-            None => self.model.load()?,
+            None => self.side_by_side(self.model.load()?),
         };
         if let Some(own) = &self.extractor {
             models.extractor = self.role(own, &malformed, |models| models.extractor)?;
@@ -94,6 +96,22 @@ impl RoleArguments {
         self.judge.as_ref().map(judge).transpose()
     }
 
+    /// Local models that answer several questions at once, where several are asked at once.
+    fn side_by_side(&self, models: Models) -> Models {
+        if self.concurrency == 1 {
+            return models;
+        }
+        let batching =
+            |model: Rc<dyn LanguageModel>| -> Rc<dyn LanguageModel> { Rc::new(Batching::new(model)) };
+        let manager = batching(models.manager.clone());
+        let answer_agent = if Rc::ptr_eq(&models.manager, &models.answer_agent) {
+            manager.clone()
+        } else {
+            batching(models.answer_agent)
+        };
+        Models { extractor: batching(models.extractor), manager, answer_agent, ..models }
+    }
+
     fn role(
         &self,
         given: &str,
@@ -102,7 +120,7 @@ impl RoleArguments {
     ) -> Result<Rc<dyn LanguageModel>> {
         match self.server(given, malformed) {
             Some(server) => server,
-            None => self.model.of(given).load().map(part),
+            None => self.model.of(given).load().map(|models| part(self.side_by_side(models))),
         }
     }
 

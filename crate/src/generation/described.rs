@@ -42,4 +42,12 @@ impl LanguageModel for Described {
     async fn samples(&self, request: &Request, count: usize, cancel: &Cancel) -> Result<Vec<Generation>> {
         self.model.samples(request, count, cancel).await
     }
+
+    async fn samples_each(
+        &self,
+        asked: &[(Request, usize)],
+        cancel: &Cancel,
+    ) -> Result<Vec<Vec<Generation>>> {
+        self.model.samples_each(asked, cancel).await
+    }
 }

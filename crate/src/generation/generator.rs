@@ -1,7 +1,7 @@
 //! A local model that answers prompts.
 
 mod distributions;
-mod samples;
+mod side_by_side;
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests;
 mod writing;
@@ -333,6 +333,16 @@ impl<B: Kernels> LanguageModel for LocalModel<B> {
     }
 
     async fn samples(&self, request: &Request, count: usize, cancel: &Cancel) -> Result<Vec<Generation>> {
-        self.write_samples(request, count, cancel).await
+        self.write(&[(request, count)], cancel).await
+    }
+
+    async fn samples_each(
+        &self,
+        asked: &[(Request, usize)],
+        cancel: &Cancel,
+    ) -> Result<Vec<Vec<Generation>>> {
+        let all: Vec<(&Request, usize)> = asked.iter().map(|(request, count)| (request, *count)).collect();
+        let mut written = self.write(&all, cancel).await?.into_iter();
+        Ok(all.iter().map(|(_, count)| written.by_ref().take(*count).collect()).collect())
     }
 }

@@ -233,6 +233,20 @@ pub trait LanguageModel {
         }
         Ok(samples)
     }
+
+    /// The samples of several requests, so many of each, in order; the first error of any is the error of all. A
+    /// local model writes all of them side by side, which rounds as [`LanguageModel::samples`] does.
+    async fn samples_each(
+        &self,
+        asked: &[(Request, usize)],
+        cancel: &Cancel,
+    ) -> Result<Vec<Vec<Generation>>> {
+        let mut written = Vec::with_capacity(asked.len());
+        for (request, count) in asked {
+            written.push(self.samples(request, *count, cancel).await?);
+        }
+        Ok(written)
+    }
 }
 
 #[cfg(all(test, not(target_arch = "wasm32")))]

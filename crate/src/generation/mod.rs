@@ -1,5 +1,6 @@
 //! Text from a model: tokenizer, chat template, constraint, sampler, generator.
 
+mod batching;
 mod chat_template;
 mod constraint;
 mod described;
@@ -16,6 +17,7 @@ mod sampler;
 mod tokenizer;
 mod warpers;
 
+pub use batching::Batching;
 pub use chat_template::ChatTemplate;
 pub use constraint::{
     Answer, Bitset, Constraint, Decision, Step, TargetToken, TokenTrie, encode_target, fact_spans,

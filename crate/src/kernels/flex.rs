@@ -1,11 +1,16 @@
 //! The CPU backend's own: one pass over the data where burn's operators make several, without
 //! copies of strided views, and caches written in place.
 
+#![allow(clippy::inline_always, clippy::needless_range_loop)]
+
+use std::ops::Range;
+
 use burn::backend::Flex;
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::{Bytes, DType, Shape, Tensor, TensorPrimitive};
 
-use super::{Kernels, scalar};
+use super::Kernels;
+use super::scalar::{self, wide};
 
 fn into_flex<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
     tensor.into_primitive().tensor()
@@ -57,6 +62,7 @@ impl Rows {
 const LANES: usize = 16;
 
 /// The sum of products, in lanes that the compiler keeps in vector registers.
+#[inline(always)]
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0; LANES];
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
@@ -69,6 +75,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
+#[inline(always)]
 fn add_scaled(out: &mut [f32], scale: f32, values: &[f32]) {
     for (out, value) in out.iter_mut().zip(values) {
         *out += scale * value;
@@ -104,6 +111,60 @@ fn softmax(scores: &mut [f32]) {
     }
 }
 
+/// Above this many rows the products are large enough for burn's matrix multiplication. Up to it each row is
+/// computed as it is alone, bit for bit: what is written side by side is what each text is by itself.
+const FEW_ROWS: usize = 16;
+/// How many rows are computed with each value of the weight that is loaded.
+const BLOCK: usize = 8;
+/// How many of the weight's rows are added at once.
+const STEP: usize = 4;
+
+/// `out += x weight`, row after row of the weight, which is `[inner, width]`.
+fn add_product(out: &mut [f32], x: &[f32], weight: &[f32], inner: usize) {
+    let width = weight.len() / inner.max(1);
+    wide(
+        #[inline(always)]
+        || {
+            for (out, x) in out.chunks_mut(BLOCK * width).zip(x.chunks(BLOCK * inner)) {
+                for (place, rows) in weight.chunks(STEP * width).enumerate() {
+                    for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(inner)) {
+                        let x = &x[place * STEP..];
+                        let [a, b, c, d] = match rows.len() / width {
+                            STEP => [0, 1, 2, 3].map(|row| &rows[row * width..][..width]),
+                            few => {
+                                for (row, x) in rows.chunks_exact(width).zip(&x[..few]) {
+                                    add_scaled(out, *x, row);
+                                }
+                                continue;
+                            }
+                        };
+                        for i in 0..width {
+                            out[i] = out[i] + x[0] * a[i] + x[1] * b[i] + x[2] * c[i] + x[3] * d[i];
+                        }
+                    }
+                }
+            }
+        },
+    );
+}
+
+/// `x weightᵀ`, where the weight is `[width, inner]`.
+fn product_transposed(x: &[f32], weight: &[f32], inner: usize) -> Vec<f32> {
+    let (rows, width) = (x.len() / inner.max(1), weight.len() / inner.max(1));
+    let mut out = vec![0.0; rows * width];
+    wide(
+        #[inline(always)]
+        || {
+            for (column, own) in weight.chunks_exact(inner).enumerate() {
+                for (row, x) in x.chunks_exact(inner).enumerate() {
+                    out[row * width + column] = dot(x, own);
+                }
+            }
+        },
+    );
+    out
+}
+
 /// Above this many queries the products are large enough for burn's matrix multiplication.
 const FEW_QUERIES: usize = 8;
 
@@ -113,20 +174,17 @@ impl Kernels for Flex {
         weight: Tensor<Self, 2>,
         bias: Option<Tensor<Self, 1>>,
     ) -> Tensor<Self, 2> {
-        let [rows, _] = x.dims();
+        let [rows, inner] = x.dims();
         let [_, width] = weight.dims();
         let bias = bias.map(contiguous);
-        let start = |rows: usize| match &bias {
-            Some(bias) => values(bias)[..width].repeat(rows),
-            None => vec![0.0; rows * width],
-        };
-        if rows == 1 {
+        if rows <= FEW_ROWS {
             let (x, weight) = (contiguous(x), contiguous(weight));
-            let mut out = start(1);
-            for (x, row) in values(&x).iter().zip(values(&weight).chunks_exact(width)) {
-                add_scaled(&mut out, *x, row);
-            }
-            return from_values(out, [1, width]);
+            let mut out = match &bias {
+                Some(bias) => values(bias)[..width].repeat(rows),
+                None => vec![0.0; rows * width],
+            };
+            add_product(&mut out, &values(&x)[..rows * inner], &values(&weight)[..inner * width], inner);
+            return from_values(out, [rows, width]);
         }
         let product = x.matmul(weight);
         match &bias {
@@ -143,12 +201,12 @@ impl Kernels for Flex {
 
     fn project_transposed(x: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
         let ([rows, inner], [width, _]) = (x.dims(), weight.dims());
-        if rows > 1 {
+        if rows > FEW_ROWS {
             return x.matmul(weight.transpose());
         }
         let (x, weight) = (contiguous(x), contiguous(weight));
-        let out = values(&weight).chunks_exact(inner).take(width).map(|row| dot(values(&x), row)).collect();
-        from_values(out, [1, width])
+        let out = product_transposed(&values(&x)[..rows * inner], &values(&weight)[..width * inner], inner);
+        from_values(out, [rows, width])
     }
 
     fn write_cache(buffer: Tensor<Self, 4>, start: usize, values: Tensor<Self, 4>) -> Tensor<Self, 4> {
@@ -264,19 +322,79 @@ impl Kernels for Flex {
             let weights: Tensor<Self, 4> = from_flex(scores);
             return weights.matmul(v).reshape([batch, heads, queries, width]);
         }
-        let (q, k, v) = (Rows::new(q), Rows::new(k), Rows::new(v));
-        let mut out = vec![0.0; batch * heads * queries * width];
-        let mut scores = Vec::with_capacity(keys);
-        for (place, out) in out.chunks_exact_mut(width).enumerate() {
-            let (i, j, query) = (place / queries / heads, place / queries % heads, place % queries);
-            let (row, own) = (q.row(i, j, query), j / group);
-            scores.clear();
-            scores.extend((0..(start + query + 1).min(keys)).map(|key| dot(row, k.row(i, own, key)) * scale));
-            softmax(&mut scores);
-            for (key, weight) in scores.iter().enumerate() {
-                add_scaled(out, *weight, v.row(i, own, key));
-            }
+        attend(q, k, v, |_, query| 0..(start + query + 1).min(keys))
+    }
+
+    fn row_attention(
+        q: Tensor<Self, 4>,
+        k: Tensor<Self, 4>,
+        v: Tensor<Self, 4>,
+        first: &[usize],
+    ) -> Tensor<Self, 4> {
+        let keys = k.dims()[2];
+        attend(q, k, v, |row, _| first[row]..keys)
+    }
+}
+
+/// Attention, query after query; `seen` are the keys that a row's query sees.
+fn attend(
+    q: Tensor<Flex, 4>,
+    k: Tensor<Flex, 4>,
+    v: Tensor<Flex, 4>,
+    seen: impl Fn(usize, usize) -> Range<usize>,
+) -> Tensor<Flex, 4> {
+    let [batch, heads, queries, width] = q.dims();
+    let [_, kv_heads, keys, _] = k.dims();
+    let (group, scale) = (heads / kv_heads, 1.0 / (width as f32).sqrt());
+    let (q, k, v) = (Rows::new(q), Rows::new(k), Rows::new(v));
+    let mut out = vec![0.0; batch * heads * queries * width];
+    let mut scores = Vec::with_capacity(keys);
+    for (place, out) in out.chunks_exact_mut(width).enumerate() {
+        let (i, j, query) = (place / queries / heads, place / queries % heads, place % queries);
+        let (row, own, seen) = (q.row(i, j, query), j / group, seen(i, query));
+        scores.clear();
+        scores.extend(seen.clone().map(|key| dot(row, k.row(i, own, key)) * scale));
+        softmax(&mut scores);
+        for (key, weight) in seen.zip(&scores) {
+            add_scaled(out, *weight, v.row(i, own, key));
         }
-        from_values(out, [batch, heads, queries, width])
+    }
+    from_values(out, [batch, heads, queries, width])
+}
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use burn::tensor::Tolerance;
+
+    use super::*;
+    use crate::random::Random;
+
+    fn random<const D: usize>(random: &mut Random, shape: [usize; D]) -> Tensor<Flex, D> {
+        let count = shape.iter().product();
+        from_values((0..count).map(|_| random.normal() as f32).collect(), shape)
+    }
+
+    /// Bit for bit, whatever the sizes; and as burn's product says.
+    #[test]
+    fn few_rows_are_what_each_is_alone() {
+        let mut own = Random::new(3, &[]);
+        for (rows, inner, width) in [(1, 5, 3), (7, 33, 17), (8, 64, 40), (FEW_ROWS, 30, 65)] {
+            let x = random(&mut own, [rows, inner]);
+            let (weight, bias) = (random(&mut own, [inner, width]), random(&mut own, [width]));
+            let projected = Flex::project(x.clone(), weight.clone(), Some(bias.clone()));
+            let transposed = Flex::project_transposed(x.clone(), weight.clone().transpose());
+            for row in 0..rows {
+                let alone = x.clone().narrow(0, row, 1);
+                let wanted = Flex::project(alone.clone(), weight.clone(), Some(bias.clone()));
+                assert_eq!(projected.clone().narrow(0, row, 1).into_data(), wanted.into_data());
+                let wanted = Flex::project_transposed(alone, weight.clone().transpose());
+                assert_eq!(transposed.clone().narrow(0, row, 1).into_data(), wanted.into_data());
+            }
+            let product = x.matmul(weight);
+            let close = Tolerance::absolute(1e-4);
+            transposed.into_data().assert_approx_eq::<f32>(&product.clone().into_data(), close);
+            let product = product + bias.unsqueeze();
+            projected.into_data().assert_approx_eq::<f32>(&product.into_data(), close);
+        }
     }
 }

@@ -155,6 +155,31 @@ pub trait Kernels: Backend {
         }
         Self::product(softmax(scores, 3), v).reshape([batch, heads, queries, head_dim])
     }
+
+    /// The same for one query a row, which sees the row's keys from its `first` on: rows whose texts end at the
+    /// same place and begin at different ones.
+    ///
+    /// # Shapes
+    /// - q and output: `[batch, heads, 1, head_dim]`
+    /// - k, v: `[batch, kv_heads, keys, head_dim]`
+    /// - first: `batch` places
+    fn row_attention(
+        q: Tensor<Self, 4>,
+        k: Tensor<Self, 4>,
+        v: Tensor<Self, 4>,
+        first: &[usize],
+    ) -> Tensor<Self, 4> {
+        let [batch, heads, queries, head_dim] = q.dims();
+        let [_, kv_heads, keys, _] = k.dims();
+        let q = q.mul_scalar(1.0 / (head_dim as f64).sqrt());
+        let q = q.reshape([batch, kv_heads, heads / kv_heads * queries, head_dim]);
+        let hidden = |first: &usize, key: usize| if key < *first { HIDDEN } else { 0.0 };
+        let bias: Vec<f32> =
+            first.iter().flat_map(|first| (0..keys).map(move |key| hidden(first, key))).collect();
+        let bias = Tensor::from_data(TensorData::new(bias, [batch, 1, 1, keys]), &q.device());
+        let scores = Self::product(q, k.swap_dims(2, 3)) + bias;
+        Self::product(softmax(scores, 3), v).reshape([batch, heads, queries, head_dim])
+    }
 }
 
 #[cfg(not(target_arch = "wasm32"))]

@@ -196,19 +196,43 @@ impl<B: Backend> BertBody<B> {
     }
 }
 
+/// Where the tokens that are read stand in their texts.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Positions<'a> {
+    /// All rows alike, from here on.
+    From(usize),
+    /// One token of each row, here.
+    OfRows(&'a [usize]),
+}
+
 impl<B: Kernels> BertBody<B> {
     /// The normed sum of the rows of tokens, places and the first segment.
     ///
     /// # Shapes
-    /// - tokens: `[batch, sequence]`, the first of them at place `start`
+    /// - tokens: `[batch, sequence]`; one a row where positions are of rows
     /// - output: `[batch · sequence, hidden]`
-    pub(super) fn embed(&self, tokens: Tensor<B, 2, Int>, start: usize, epsilon: f64) -> Tensor<B, 2> {
+    pub(super) fn embed(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        positions: Positions<'_>,
+        epsilon: f64,
+    ) -> Tensor<B, 2> {
         let [batch, length] = tokens.dims();
         let [_, hidden] = self.word_embeddings.dims();
         let words = self.word_embeddings.val().select(0, tokens.reshape([batch * length]));
         let segment = self.token_type_embeddings.val().narrow(0, 0, 1);
-        let places = self.position_embeddings.val().narrow(0, start, length) + segment;
-        let x = words.reshape([batch, length, hidden]) + places.unsqueeze::<3>();
+        let table = self.position_embeddings.val();
+        let places = match positions {
+            Positions::From(start) => table.narrow(0, start, length).unsqueeze::<3>(),
+            Positions::OfRows(rows) => {
+                // A row that is done may be carried along beyond the last place.
+                let last = table.dims()[0] - 1;
+                let rows: Vec<i32> = rows.iter().map(|row| (*row).min(last) as i32).collect();
+                let rows = Tensor::<B, 1, Int>::from_data(rows.as_slice(), &table.device());
+                table.select(0, rows).reshape([batch, 1, hidden])
+            }
+        };
+        let x = words.reshape([batch, length, hidden]) + (places + segment.unsqueeze::<3>());
         self.embedding_norm.norm(x.reshape([batch * length, hidden]), epsilon)
     }
 }

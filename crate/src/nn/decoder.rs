@@ -334,7 +334,7 @@ impl<B: Kernels> Decoder<B> {
         self.norm_output(x).reshape([batch, length, self.config.hidden_size])
     }
 
-    /// Reads more tokens behind those in the cache.
+    /// Reads more tokens behind those in the cache: one a row where its rows begin at different places.
     ///
     /// # Shapes
     /// - tokens: `[batch, sequence]`
@@ -342,14 +342,17 @@ impl<B: Kernels> Decoder<B> {
     pub fn extend(&self, tokens: Tensor<B, 2, Int>, cache: &mut KvCache<B>) -> Tensor<B, 2> {
         let [batch, length] = tokens.dims();
         let (start, device) = (cache.len(), tokens.device());
-        let rotary = Rotary::new(&self.config, start, length, &device);
+        let rotary = match cache.positions() {
+            Some(positions) => Rotary::of_rows(&self.config, &positions, &device),
+            None => Rotary::new(&self.config, start, length, &device),
+        };
         let bias = B::causal_bias(start, length, start + length, &device);
         let mut x = self.embed(tokens);
         for (place, layer) in self.layers.iter().enumerate() {
             let normed = layer.norm_input(x.clone(), &self.config);
             let (q, k, v) = layer.project(normed, batch, &rotary, &self.config);
             let (k, v) = cache.append(place, k, v);
-            let attended = B::causal_attention(q, k, v, start, bias.clone());
+            let attended = cache.attend(q, (k, v), start, bias.clone());
             x = layer.finish(x, attended, &self.config);
         }
         cache.advance(length);
@@ -408,8 +411,7 @@ impl<B: Kernels> DecoderLayer<B> {
         let q = heads(x.clone(), &self.q_proj, &self.q_bias, &self.q_norm);
         let k = heads(x.clone(), &self.k_proj, &self.k_bias, &self.k_norm);
         let v = heads(x, &self.v_proj, &self.v_bias, &None);
-        let rotate = |x| B::rotary(x, rotary.cos.clone(), rotary.sin.clone());
-        (rotate(q), rotate(k), v)
+        (rotary.apply(q), rotary.apply(k), v)
     }
 
     /// What follows attention: its projection and the feed-forward part, each added to `x`.

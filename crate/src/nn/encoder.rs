@@ -8,7 +8,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::bert::{self, Affine, BertBody, BertLayer};
+use super::bert::{self, Affine, BertBody, BertLayer, Positions};
 use super::decoder::ParameterSpec;
 use crate::error::{Error, ErrorCode, Result};
 use crate::kernels::{HIDDEN, Kernels};
@@ -148,7 +148,7 @@ impl<B: Kernels> Encoder<B> {
         let hidden = self.config.hidden_size;
         let ids = Tensor::<B, 1, Int>::from_data(ids, device);
         let epsilon = self.config.layer_norm_eps;
-        let mut x = self.body.embed(ids.reshape([batch, length]), 0, epsilon);
+        let mut x = self.body.embed(ids.reshape([batch, length]), Positions::From(0), epsilon);
         // What only fills up a row is seen by nobody.
         let bias = column(0.0, HIDDEN).reshape([batch, 1, 1, length]);
         for layer in &self.body.layers {

@@ -15,6 +15,8 @@ pub struct KvCache<B: Backend> {
     layers: Vec<Option<(Tensor<B, 4>, Tensor<B, 4>)>>,
     capacity: usize,
     len: usize,
+    /// Where each row's text begins, if not all begin at 0: they end together.
+    first: Option<Vec<usize>>,
 }
 
 impl<B: Kernels> KvCache<B> {
@@ -22,7 +24,12 @@ impl<B: Kernels> KvCache<B> {
     pub fn new(config: &DecoderConfig, batch: usize, capacity: usize, device: &B::Device) -> Self {
         let shape = [batch, config.num_key_value_heads, capacity, config.head_dim];
         let buffers = || Some((Tensor::zeros(shape, device), Tensor::zeros(shape, device)));
-        Self { layers: (0..config.num_hidden_layers).map(|_| buffers()).collect(), capacity, len: 0 }
+        Self {
+            layers: (0..config.num_hidden_layers).map(|_| buffers()).collect(),
+            capacity,
+            len: 0,
+            first: None,
+        }
     }
 
     /// How many tokens it holds.
@@ -51,14 +58,63 @@ impl<B: Kernels> KvCache<B> {
         self.map(|buffer| buffer.repeat_dim(0, rows))
     }
 
+    /// The rows of caches of one row each, so many times each, in one cache for `more` further tokens a row. The
+    /// texts end at the same place, with nothing before the shorter ones (left padding).
+    pub fn join(rows: Vec<(Self, usize)>, more: usize) -> Self {
+        let len = rows.iter().map(|(own, _)| own.len).max().unwrap_or_default();
+        let capacity = len + more;
+        let layers = rows.first().map_or(0, |(own, _)| own.layers.len());
+        let first: Vec<usize> = rows.iter().flat_map(|(own, count)| vec![len - own.len; *count]).collect();
+        let first = first.iter().any(|first| *first > 0).then_some(first);
+        let place = |(own, count): &(Self, usize), buffer: &Tensor<B, 4>| {
+            let [_, heads, _, width] = buffer.dims();
+            let empty = |length| Tensor::<B, 4>::zeros([1, heads, length, width], &buffer.device());
+            let mut parts = vec![buffer.clone().narrow(2, 0, own.len)];
+            if len > own.len {
+                parts.insert(0, empty(len - own.len));
+            }
+            if more > 0 {
+                parts.push(empty(more));
+            }
+            Tensor::cat(parts, 2).repeat_dim(0, *count)
+        };
+        let layer = |layer: usize| {
+            let own = rows.iter().filter_map(|row| row.0.layers[layer].as_ref().map(|own| (row, own)));
+            let (keys, values) = own.map(|(row, (k, v))| (place(row, k), place(row, v))).unzip();
+            Some((Tensor::cat(keys, 0), Tensor::cat(values, 0)))
+        };
+        Self { layers: (0..layers).map(layer).collect(), capacity, len, first }
+    }
+
+    /// The position of each row's next token, where rows begin at different places.
+    pub(crate) fn positions(&self) -> Option<Vec<usize>> {
+        self.first.as_ref().map(|first| first.iter().map(|first| self.len - first).collect())
+    }
+
+    /// Attention over these keys and values, the first query at place `start`.
+    pub(crate) fn attend(
+        &self,
+        q: Tensor<B, 4>,
+        (k, v): (Tensor<B, 4>, Tensor<B, 4>),
+        start: usize,
+        bias: Option<Tensor<B, 2>>,
+    ) -> Tensor<B, 4> {
+        match &self.first {
+            Some(first) => B::row_attention(q, k, v, first),
+            None => B::causal_attention(q, k, v, start, bias),
+        }
+    }
+
     /// The rows of these places.
     #[must_use]
     pub fn select(self, rows: &[usize]) -> Self {
+        let first = self.first.as_ref().map(|first| rows.iter().map(|row| first[*row]).collect());
         let rows: Vec<i32> = rows.iter().map(|row| *row as i32).collect();
-        self.map(|buffer| {
+        let chosen = self.map(|buffer| {
             let places = Tensor::<B, 1, Int>::from_data(rows.as_slice(), &buffer.device());
             buffer.select(0, places)
-        })
+        });
+        Self { first, ..chosen }
     }
 
     fn map(self, change: impl Fn(Tensor<B, 4>) -> Tensor<B, 4>) -> Self {
@@ -93,8 +149,8 @@ impl<B: Kernels> KvCache<B> {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use burn::backend::Flex;
     use burn::backend::flex::FlexDevice;
+    use burn::backend::{Autodiff, Flex};
     use burn::tensor::Tolerance;
 
     use super::*;
@@ -146,6 +202,45 @@ mod tests {
             let own = batch.clone().narrow(0, place, 1);
             own.into_data().assert_approx_eq::<f32>(&alone.into_data(), Tolerance::absolute(1e-5));
         }
+    }
+
+    /// Read alone, joined, and read on side by side, rows of any length are what each is alone; by the CPU's own
+    /// attention and by burn's operators.
+    #[test]
+    fn joined_rows_are_what_each_is_alone() {
+        joined::<Flex>(&FlexDevice);
+        joined::<Autodiff<Flex>>(&FlexDevice);
+    }
+
+    fn joined<B: Kernels>(device: &B::Device) {
+        let decoder = config().init::<B>(5, device);
+        let texts: [&[i32]; 3] = [&[3, 1, 4, 1, 5, 9], &[2, 6], &[5, 3, 5, 8]];
+        let tokens = |ids: &[i32]| Tensor::<B, 1, Int>::from_data(ids, device).unsqueeze::<2>();
+        let read = |text: &[i32], more: usize| {
+            let mut cache = KvCache::new(&config(), 1, text.len() + more, device);
+            decoder.extend(tokens(text), &mut cache);
+            cache
+        };
+        let mut together = KvCache::join(texts.map(|text| (read(text, 0), 2)).into(), 3);
+        let mut alone = texts.map(|text| read(text, 3));
+        assert_eq!((together.len(), together.positions()), (6, Some(vec![6, 6, 2, 2, 4, 4])));
+        for step in 0..3 {
+            let next = [7, 8, 9].map(|id| id + step);
+            let column: Vec<i32> = next.iter().flat_map(|id| [*id, *id]).collect();
+            let all = decoder.extend(tokens(&column).swap_dims(0, 1), &mut together);
+            for (place, (id, cache)) in next.iter().zip(&mut alone).enumerate() {
+                let wanted = decoder.extend(tokens(&[*id]), cache).into_data();
+                for row in [2 * place, 2 * place + 1] {
+                    let own = all.clone().narrow(0, row, 1).into_data();
+                    own.assert_approx_eq::<f32>(&wanted, Tolerance::absolute(1e-5));
+                }
+            }
+            if step == 0 {
+                together = together.select(&[2, 3, 4, 5, 0, 1]).select(&[4, 5, 0, 1, 2, 3]);
+            }
+        }
+        let same = KvCache::join(vec![(read(&[1, 2], 0), 1), (read(&[3, 4], 0), 1)], 1);
+        assert_eq!(same.positions(), None);
     }
 
     #[test]

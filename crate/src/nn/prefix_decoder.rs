@@ -6,7 +6,7 @@ use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 
-use super::bert::{self, Affine, BertBody};
+use super::bert::{self, Affine, BertBody, Positions};
 use super::decoder::{Parameter, ParameterKind, ParameterSpec, read_parameters, vector};
 use super::{DecoderConfig, Family, KvCache};
 use crate::error::{Error, Result};
@@ -112,7 +112,7 @@ impl<B: Kernels> PrefixDecoder<B> {
         let [batch, length] = tokens.dims();
         // A first query at the last key's place sees every key, and so do all behind it.
         let first = cache.len() + length - 1;
-        let mut x = self.body.embed(tokens, cache.len(), self.config.rms_norm_eps);
+        let mut x = self.body.embed(tokens, Positions::From(cache.len()), self.config.rms_norm_eps);
         for place in 0..self.body.layers.len() {
             if place > 0 {
                 pause().await?;
@@ -132,7 +132,9 @@ impl<B: Kernels> PrefixDecoder<B> {
         let [batch, length] = tokens.dims();
         let first = cache.len();
         let bias = B::causal_bias(first, length, first + length, &tokens.device());
-        let mut x = self.body.embed(tokens, first, self.config.rms_norm_eps);
+        let rows = cache.positions();
+        let positions = rows.as_deref().map_or(Positions::From(first), Positions::OfRows);
+        let mut x = self.body.embed(tokens, positions, self.config.rms_norm_eps);
         for place in 0..self.body.layers.len() {
             x = self.read_layer(place, x, batch, (first, bias.clone()), cache);
         }
@@ -161,7 +163,7 @@ impl<B: Kernels> PrefixDecoder<B> {
             (x, first, bias)
         };
         let q = layer.query.heads(x.clone(), batch, heads);
-        let attended = B::causal_attention(q, k, v, first, bias);
+        let attended = cache.attend(q, (k, v), first, bias);
         layer.finish(x, attended, self.config.rms_norm_eps)
     }
 

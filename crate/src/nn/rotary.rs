@@ -5,6 +5,7 @@ use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::DecoderConfig;
+use crate::kernels::Kernels;
 
 /// How Llama 3.1 stretches the wavelengths for contexts longer than it was first trained on: short
 /// ones stay, long ones grow `factor` times, those between in part.
@@ -40,23 +41,48 @@ impl Llama3Scaling {
 /// Cosines and sines of the positions of one forward pass, `[sequence, head_dim / 2]` each.
 #[derive(Clone, Debug)]
 pub struct Rotary<B: Backend> {
-    pub(super) cos: Tensor<B, 2>,
-    pub(super) sin: Tensor<B, 2>,
+    cos: Tensor<B, 2>,
+    sin: Tensor<B, 2>,
+    /// Whether each is of a row, and not of a place in the sequence.
+    by_row: bool,
 }
 
 impl<B: Backend> Rotary<B> {
     /// The positions `start..start + length`.
     pub fn new(config: &DecoderConfig, start: usize, length: usize, device: &B::Device) -> Self {
+        Self::at(config, start..start + length, false, device)
+    }
+
+    /// One token a row, at these positions.
+    pub fn of_rows(config: &DecoderConfig, positions: &[usize], device: &B::Device) -> Self {
+        Self::at(config, positions.iter().copied(), true, device)
+    }
+
+    fn at(
+        config: &DecoderConfig,
+        positions: impl ExactSizeIterator<Item = usize>,
+        by_row: bool,
+        device: &B::Device,
+    ) -> Self {
         let frequencies = frequencies(config);
-        let angles: Vec<f32> = (start..start + length)
+        let shape = [positions.len(), frequencies.len()];
+        let angles: Vec<f32> = positions
             .flat_map(|position| frequencies.iter().map(move |frequency| position as f32 * frequency))
             .collect();
-        let shape = [length, frequencies.len()];
         let tensor = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, shape), device);
         Self {
             cos: tensor(angles.iter().map(|angle| angle.cos()).collect()),
             sin: tensor(angles.iter().map(|angle| angle.sin()).collect()),
+            by_row,
         }
+    }
+}
+
+impl<B: Kernels> Rotary<B> {
+    /// Turns queries or keys, `[batch, heads, sequence, head_dim]`.
+    pub(super) fn apply(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+        let turn = |x| B::rotary(x, self.cos.clone(), self.sin.clone());
+        if self.by_row { turn(x.swap_dims(0, 2)).swap_dims(0, 2) } else { turn(x) }
     }
 }
 

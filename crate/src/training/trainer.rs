@@ -151,7 +151,9 @@ impl Trainer {
     /// Goes on from a state. Where `row_rates` are given, the embedding's rows move where they are
     /// read or wanted, each at its own rate.
     pub fn new(config: &SftConfig, layout: Layout, state: TrainerState, row_rates: Option<Vec<f32>>) -> Self {
-        let workers = (0..config.threads).map(|_| Worker::default()).collect();
+        let worker =
+            |_| Worker { workspace: Workspace::new(config.gradient_checkpointing), ..Worker::default() };
+        let workers = (0..config.threads).map(worker).collect();
         Self { layout, config: config.clone(), state, workers, row_rates }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use burn::tensor::{Tensor, TensorData};
 use serde::Serialize;
 
 use super::{Times, copy_bandwidth, matmul_rate};
@@ -19,9 +20,11 @@ pub struct DecodeSpeed {
     pub prompt_tokens: usize,
     /// How many are written.
     pub new_tokens: usize,
-    /// Tokens a second, at the median.
+    /// How many texts are written side by side, behind prompts of different lengths.
+    pub rows: usize,
+    /// Tokens a second of all texts, at the median.
     pub tokens_per_second: f64,
-    /// Of one token.
+    /// Of one token of each text.
     pub token: Times,
     /// How many bytes of weights a token reads.
     pub weight_bytes: u64,
@@ -94,46 +97,54 @@ fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Writes `new` tokens greedily behind a prompt, as a generator does: the logits come back for each.
-/// `on_progress` hears how many are done.
+/// Writes `new` tokens greedily behind a prompt, as a generator does: the logits come back for each. Of several
+/// `rows` the prompts are of different lengths, none longer. `on_progress` hears how many are done.
 pub async fn decode<B: Kernels>(
     decoder: &LanguageDecoder<B>,
-    prompt: usize,
-    new: usize,
+    [prompt, new, rows]: [usize; 3],
     cancel: &Cancel,
     on_progress: &mut dyn FnMut(usize),
 ) -> Result<DecodeSpeed> {
     let config = decoder.config();
     check(config, prompt, new)?;
-    let mut cache = KvCache::new(config, 1, prompt + new, &decoder.device());
-    let ids = tokens(config, prompt);
-    let hidden = decoder.read(&ids, prompt, &mut cache, async || cancel.check()).await?;
-    let mut hidden = hidden.ok_or_else(|| Error::internal("a prompt without tokens"))?;
+    let (mut caches, mut last) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
+    for row in 0..rows.max(1) {
+        let ids = tokens(config, prompt - row * 7 % prompt.div_ceil(2));
+        let mut cache = KvCache::new(config, 1, ids.len(), &decoder.device());
+        let hidden = decoder.read(&ids, ids.len(), &mut cache, async || cancel.check()).await?;
+        last.push(hidden.ok_or_else(|| Error::internal("a prompt without tokens"))?);
+        caches.push((cache, 1));
+    }
+    let (mut cache, mut hidden) = (KvCache::join(caches, new), Tensor::cat(last, 0));
     let mut times = Vec::with_capacity(new);
     let mut start = Instant::now();
     for done in 0..=new {
         let logits = read_back(decoder.logits(hidden.clone())).await?;
-        let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap_or(0);
+        let best = logits
+            .chunks_exact(config.vocab_size)
+            .map(|row| (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap_or_default() as i32);
+        let next: Vec<i32> = best.collect();
         if done > 0 {
             times.push(start.elapsed());
         }
         on_progress(done);
         if done < new {
+            cancel.check()?;
             start = Instant::now();
-            let next = [best as u32];
-            let read = decoder.read(&next, 0, &mut cache, async || cancel.check()).await?;
-            hidden = read.ok_or_else(|| Error::internal("a token was not read"))?;
+            let next = TensorData::new(next, [rows.max(1), 1]);
+            hidden = decoder.extend(Tensor::from_data(next, &decoder.device()), &mut cache);
         }
     }
     let token = Times::new(times);
     let weight_bytes = 4 * multiplied(config);
-    let tokens_per_second = 1e3 / token.p50_ms.max(f64::MIN_POSITIVE);
-    let bytes_per_second = weight_bytes as f64 * tokens_per_second;
+    let steps_per_second = 1e3 / token.p50_ms.max(f64::MIN_POSITIVE);
+    let bytes_per_second = weight_bytes as f64 * steps_per_second;
     let copy_bytes_per_second = copy_bandwidth(threads());
     Ok(DecodeSpeed {
         prompt_tokens: prompt,
         new_tokens: new,
-        tokens_per_second,
+        rows,
+        tokens_per_second: rows as f64 * steps_per_second,
         token,
         weight_bytes,
         bytes_per_second,
@@ -197,10 +208,12 @@ pub async fn load<B: Kernels>(
         verify(files)?;
         let decoder = read_decoder::<B>(files, device)?;
         // Where weights go to another memory, one token's logits say that they are there.
-        read_back(decoder.extend(
-            burn::tensor::Tensor::from_data([[0i32]], device),
-            &mut KvCache::new(decoder.config(), 1, 1, device),
-        ))
+        read_back(
+            decoder.extend(
+                Tensor::from_data([[0i32]], device),
+                &mut KvCache::new(decoder.config(), 1, 1, device),
+            ),
+        )
         .await?;
         times.push(start.elapsed());
         on_progress(done);

@@ -1,4 +1,5 @@
 use std::cell::Cell;
+use std::ops::Add as _;
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
@@ -123,6 +124,44 @@ fn samples_of_one_prompt_are_what_separate_runs_give() {
                 assert_eq!(is_varied, temperature > 0.0);
             }
         }
+    }
+}
+
+/// Prompts of any length, and requests of any kind, are written side by side as each is alone.
+#[test]
+fn many_prompts_are_what_each_gives_alone() {
+    let memory = "8 May 2023: Has a dog #0\n9 May 2023: Likes tea #1\n";
+    let answer = Grammar::Answer { lines: vec!["8 May 2023: Has a dog".into(), "Likes tea".into()] };
+    for model in [model(1024, no_turn()), prefix_model(no_turn())] {
+        let mut requests = Vec::new();
+        for (place, text) in ["> Has a cat", "> No", "> Has a cat"].into_iter().enumerate() {
+            for grammar in [None, Some(Grammar::Decision { shown: 2 }), Some(answer.clone())] {
+                let mut request = request(&memory.repeat(2 * place).add(text), grammar);
+                request.sampling.key = [0, place as u64, 0];
+                request.sampling.temperature = if place == 1 { 0.0 } else { 1.0 };
+                request.max_new_tokens = 50 + 10 * place;
+                requests.push(request);
+            }
+        }
+        let counts = [1, 3, 2, 1, 1, 2, 1, 1, 0];
+        let mut asked: Vec<(Request, usize)> = requests.into_iter().zip(counts).collect();
+        let together = block_on(model.samples_each(&asked, &Cancel::default())).unwrap();
+        assert_eq!(together.iter().map(Vec::len).collect::<Vec<_>>(), counts);
+        let own = asked.iter().zip(&together).flat_map(|((request, _), own)| {
+            own.iter().zip(0..).map(move |(own, sample)| (request.sampling.of_sample(sample), request, own))
+        });
+        for (sampling, request, own) in own {
+            let (alone, _) = generate(&model, &Request { sampling, ..request.clone() }).unwrap();
+            assert_eq!((&own.ids, &own.text), (&alone.ids, &alone.text));
+            assert_eq!((own.finish_reason, &own.prompt_ids), (alone.finish_reason, &alone.prompt_ids));
+            for (a, b) in own.logprobs.iter().zip(&alone.logprobs) {
+                assert!((a - b).abs() < 1e-5, "{a} {b}");
+            }
+        }
+        assert!(block_on(model.samples_each(&[], &Cancel::default())).unwrap().is_empty());
+        asked[4].0.messages[1].content = "long ".repeat(2000);
+        let error = block_on(model.samples_each(&asked, &Cancel::default())).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::ContextOverflow);
     }
 }
 

@@ -80,7 +80,7 @@ impl Workspace {
             place.iter_mut().zip(row).for_each(|(place, value)| *place += value);
         }
         for i in (0..layout.config.num_hidden_layers).rev() {
-            let mut block = std::mem::take(&mut self.blocks[i]);
+            let mut block = self.recall_block(layout, i, parameters, batch);
             match &layout.parts {
                 Parts::Qwen2 { blocks, .. } => {
                     self.block_backward(layout, blocks[i], parameters, batch, &mut block, &mut dx, gradient);
@@ -90,7 +90,7 @@ impl Workspace {
                     self.bert_block_backward(layout, at, parameters, batch, &mut block, &mut dx, gradient);
                 }
             }
-            self.blocks[i] = block;
+            self.put_block(i, block);
         }
         batch.drop(&mut dx, 0, Part::Embedding);
         match &layout.parts {

@@ -177,10 +177,37 @@ pub(super) struct Activations {
     pub(super) layer: usize,
 }
 
+#[cfg(test)]
+impl Activations {
+    fn buffers(&self) -> [&Vec<f32>; 11] {
+        [
+            &self.x,
+            &self.inverse1,
+            &self.normed1,
+            &self.qkv,
+            &self.attention,
+            &self.mixed,
+            &self.middle,
+            &self.inverse2,
+            &self.normed2,
+            &self.gate_up,
+            &self.gated,
+        ]
+    }
+}
+
 /// The memory of one worker; it grows to what the largest batch needs and is used again.
 #[derive(Default)]
 pub struct Workspace {
+    /// Keep of each block what it reads only, and compute the rest again when its gradient is asked for (Chen et al.,
+    /// 2016): the same numbers with less memory, for the time of another forward pass.
+    gradient_checkpointing: bool,
+    /// One for each block; with checkpointing one for all.
     pub(super) blocks: Vec<Activations>,
+    /// With checkpointing, what each block reads.
+    inputs: Vec<Vec<f32>>,
+    /// With checkpointing, what a block writes when it is computed again.
+    again: Vec<f32>,
     pub(super) last: Vec<f32>,
     pub(super) picked: Vec<f32>,
     pub(super) inverse: Vec<f32>,
@@ -210,11 +237,18 @@ pub(super) fn room(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 }
 
 impl Workspace {
+    /// An empty one.
+    pub fn new(gradient_checkpointing: bool) -> Self {
+        Self { gradient_checkpointing, ..Self::default() }
+    }
+
     /// The angles of every position.
     fn prepare(&mut self, layout: &Layout) {
         let config = &layout.config;
         let half = config.head_dim / 2;
-        self.blocks.resize_with(config.num_hidden_layers, Activations::default);
+        let kept = if self.gradient_checkpointing { 1 } else { config.num_hidden_layers };
+        self.blocks.resize_with(kept, Activations::default);
+        self.inputs.resize_with(config.num_hidden_layers, Vec::new);
         if self.cos.len() == half * config.max_position_embeddings {
             return;
         }
@@ -279,21 +313,89 @@ impl Workspace {
         }
         batch.drop(&mut x, 0, Part::Embedding);
         for i in 0..config.num_hidden_layers {
-            let mut block = std::mem::take(&mut self.blocks[i]);
+            let mut block = self.take_block(i);
             std::mem::swap(&mut block.x, &mut x);
-            block.layer = i;
-            match &layout.parts {
-                Parts::Qwen2 { blocks, .. } => {
-                    self.block(layout, blocks[i], parameters, batch, &mut block, &mut x);
-                }
-                Parts::Bert(parts) => {
-                    self.bert_block(layout, &parts.blocks[i], parameters, batch, &mut block, &mut x);
-                }
+            self.run_block(layout, i, parameters, batch, &mut block, &mut x);
+            if self.gradient_checkpointing {
+                std::mem::swap(&mut block.x, &mut self.inputs[i]);
             }
-            self.blocks[i] = block;
+            self.put_block(i, block);
         }
         self.last = x;
         Ok(())
+    }
+
+    fn place_of(&self, layer: usize) -> usize {
+        if self.gradient_checkpointing { 0 } else { layer }
+    }
+
+    fn take_block(&mut self, layer: usize) -> Activations {
+        let place = self.place_of(layer);
+        Activations { layer, ..std::mem::take(&mut self.blocks[place]) }
+    }
+
+    pub(super) fn put_block(&mut self, layer: usize, block: Activations) {
+        let place = self.place_of(layer);
+        self.blocks[place] = block;
+    }
+
+    /// The activations of a block, computed again where they were not kept.
+    pub(super) fn recall_block(
+        &mut self,
+        layout: &Layout,
+        layer: usize,
+        parameters: &[f32],
+        batch: &Batch,
+    ) -> Activations {
+        let mut block = self.take_block(layer);
+        if self.gradient_checkpointing {
+            std::mem::swap(&mut block.x, &mut self.inputs[layer]);
+            let mut out = std::mem::take(&mut self.again);
+            self.run_block(layout, layer, parameters, batch, &mut block, &mut out);
+            self.again = out;
+        }
+        block
+    }
+
+    /// A block's activations and output out of what it reads.
+    fn run_block(
+        &mut self,
+        layout: &Layout,
+        layer: usize,
+        parameters: &[f32],
+        batch: &Batch,
+        block: &mut Activations,
+        out: &mut Vec<f32>,
+    ) {
+        match &layout.parts {
+            Parts::Qwen2 { blocks, .. } => self.block(layout, blocks[layer], parameters, batch, block, out),
+            Parts::Bert(parts) => {
+                self.bert_block(layout, &parts.blocks[layer], parameters, batch, block, out);
+            }
+        }
+    }
+
+    /// How much memory its buffers hold, in bytes.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        let blocks = self.blocks.iter().flat_map(Activations::buffers);
+        let own = [
+            &self.again,
+            &self.last,
+            &self.picked,
+            &self.inverse,
+            &self.normed,
+            &self.logits,
+            &self.dx,
+            &self.dnormed,
+            &self.dqkv,
+            &self.dmixed,
+            &self.dgated,
+            &self.dscores,
+            &self.dpicked,
+        ];
+        let all = blocks.chain(own).chain(&self.inputs);
+        all.map(|buffer| buffer.capacity() * size_of::<f32>()).sum()
     }
 
     fn block(

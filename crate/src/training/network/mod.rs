@@ -204,6 +204,34 @@ mod tests {
         check_slopes(&layout, &parameters, &gradient, &mut random, loss);
     }
 
+    /// To the bit, and the activations of one block alone are kept, whatever their number.
+    #[test]
+    fn checkpointing_changes_memory_and_no_number() {
+        for layout in [tiny(), tiny_bert()] {
+            let config = DecoderConfig { num_hidden_layers: 6, ..layout.config.clone() };
+            let layout = Layout::new(config).unwrap();
+            let mut random = Random::new(25, &[]);
+            let parameters = layout.initialize(1);
+            let batch = Batch { dropout: Some(Dropout { rate: 0.3, key: 11 }), ..batch(&mut random) };
+            let run = |gradient_checkpointing: bool| {
+                let mut workspace = Workspace::new(gradient_checkpointing);
+                let mut gradient = vec![0.0; layout.len()];
+                // The second pass reads what the first one left.
+                for _ in 0..2 {
+                    gradient.fill(0.0);
+                    workspace.forward(&layout, &parameters, &batch).unwrap();
+                    let ones = vec![1.0; batch.targets.len()];
+                    workspace.backward(&layout, &parameters, &batch, &ones, &mut gradient);
+                }
+                (gradient, workspace.blocks.len(), workspace.bytes())
+            };
+            let (plain, kept) = (run(false), run(true));
+            assert_eq!(plain.0, kept.0);
+            assert_eq!((plain.1, kept.1), (6, 1));
+            assert!(kept.2 * 2 < plain.2, "{} {}", kept.2, plain.2);
+        }
+    }
+
     #[test]
     fn a_value_has_the_slope_that_its_gradient_says() {
         let layout = tiny();

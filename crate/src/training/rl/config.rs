@@ -240,6 +240,10 @@ pub struct RlConfig {
     /// The most tokens that a thread works on at once.
     #[serde(default = "config::micro_batch_tokens")]
     pub micro_batch_tokens: usize,
+    /// Keep what each layer reads only, and compute the rest again for its gradient: the same numbers, with the
+    /// activations of one layer in memory instead of all, for a third more time.
+    #[serde(default)]
+    pub gradient_checkpointing: bool,
     /// A line of metrics every so many steps.
     #[serde(default = "logging_steps")]
     pub logging_steps: u64,
@@ -402,6 +406,7 @@ impl RunConfig for RlConfig {
         Self {
             output_dir: PathBuf::new(),
             max_seconds: None,
+            gradient_checkpointing: false,
             logging_steps: 1,
             eval_steps: 1,
             save_steps: 1,

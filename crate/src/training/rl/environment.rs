@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use async_trait::async_trait;
+use futures::future::try_join_all;
 
 use super::recorder::Recorder;
 use super::reward::Terms;
@@ -221,10 +222,9 @@ fn part(journal: &Journal, events: Range<usize>, now: Timestamp) -> Result<Journ
 
 /// Who plays: the policy, and an answer agent that does not learn.
 pub struct Players {
-    policy: Rc<Recorder>,
-    /// The same as the agents ask it.
-    asked: Rc<dyn LanguageModel>,
+    policy: Rc<dyn LanguageModel>,
     frozen: Rc<Frozen>,
+    constrained: bool,
     retriever: Retriever,
     judge: Option<Judge>,
 }
@@ -238,19 +238,22 @@ impl Players {
         judge: Option<Judge>,
     ) -> Self {
         let frozen = Rc::new(Frozen { model: frozen, known: RefCell::default() });
-        let policy = Rc::new(Recorder::new(policy));
-        Self { asked: policy.clone(), policy, frozen, retriever, judge }
+        Self { policy, frozen, constrained: true, retriever, judge }
     }
 
     /// The same, the policy held to its grammar or not.
     #[must_use]
     pub fn constrained(self, constrained: bool) -> Self {
-        let asked: Rc<dyn LanguageModel> = if constrained {
-            self.policy.clone()
-        } else {
-            Rc::new(Unconstrained::new(self.policy.clone(), Malformed::default()))
-        };
-        Self { asked, ..self }
+        Self { constrained, ..self }
+    }
+
+    /// The policy as the agents of one game ask it, and what they asked and heard.
+    fn seat(&self) -> (Rc<dyn LanguageModel>, Rc<Recorder>) {
+        let recorder = Rc::new(Recorder::new(self.policy.clone()));
+        if self.constrained {
+            return (recorder.clone(), recorder);
+        }
+        (Rc::new(Unconstrained::new(recorder.clone(), Malformed::default())), recorder)
     }
 
     async fn terms(&self, question: &str, answer: &str, said: &str, cancel: &Cancel) -> Result<Terms> {
@@ -272,10 +275,11 @@ impl Players {
     ) -> Result<Vec<Trajectory>> {
         match task {
             Task::Answer { blocks, question, answer } => {
-                let agent = AnswerAgent::new(self.asked.clone(), self.retriever.clone());
+                let (asked, recorder) = self.seat();
+                let agent = AnswerAgent::new(asked, self.retriever.clone());
                 let answered = agent.answers(question, blocks, sampling, count, cancel).await?;
                 let mut trajectories = Vec::with_capacity(count);
-                for (segment, answered) in self.policy.take().into_iter().zip(answered) {
+                for (segment, answered) in recorder.take().into_iter().zip(answered) {
                     trajectories.push(Trajectory {
                         segments: vec![segment],
                         terms: self.terms(question, answer, &answered.text, cancel).await?,
@@ -286,12 +290,9 @@ impl Players {
                 Ok(trajectories)
             }
             Task::Manage { .. } => {
-                self.frozen.known.borrow_mut().clear();
-                let mut trajectories = Vec::with_capacity(count);
-                for sample in 0..count as u64 {
-                    trajectories.push(self.manage(task, sampling.of_sample(sample), cancel).await?);
-                }
-                Ok(trajectories)
+                let games =
+                    (0..count as u64).map(|sample| self.manage(task, sampling.of_sample(sample), cancel));
+                try_join_all(games).await
             }
         }
     }
@@ -300,7 +301,7 @@ impl Players {
         let Task::Manage { journals, turns, scope: filter, question, answer } = task else {
             return Err(crate::error::Error::internal("not the manager's task"));
         };
-        let manager = self.asked.clone();
+        let (manager, recorder) = self.seat();
         let models = Models {
             extractor: self.frozen.clone(),
             manager,
@@ -335,7 +336,7 @@ impl Players {
         let options = AnswerOptions { cancel: cancel.clone(), ..AnswerOptions::default() };
         let answered = agent.answer(question, filter, &options).await?;
         Ok(Trajectory {
-            segments: self.policy.take(),
+            segments: recorder.take(),
             terms: self.terms(question, answer, &answered.answer, cancel).await?,
             operations,
             answer: answered.answer,

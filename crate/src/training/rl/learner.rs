@@ -117,6 +117,15 @@ impl Learner {
         Self { workers, micro_batch_tokens, temperature }
     }
 
+    /// The same, with or without the activations of every layer in memory.
+    #[must_use]
+    pub fn gradient_checkpointing(mut self, checkpointing: bool) -> Self {
+        for worker in &mut self.workers {
+            worker.workspace = Workspace::new(checkpointing);
+        }
+        self
+    }
+
     /// The log-probability of every chosen token among those that were allowed, and the entropy of the choice. Of
     /// trajectories that share no prompt with these in `part` nothing is read, and zeros stand; an empty `part` is all.
     pub fn logprobs(

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use futures_lite::future::block_on;
 
 use super::environment::{Players, Reading, Task};
@@ -16,8 +17,8 @@ use crate::datasets::{Dialogue, KnownFacts};
 use crate::error::{Error, Result};
 use crate::evaluation::Judge;
 use crate::generation::{
-    Cancel, Connection, LanguageModel, LocalModel, Malformed, RemoteModel, Retries, Sampling, no_turn,
-    parse_address,
+    Batching, Cancel, Connection, LanguageModel, LocalModel, Malformed, RemoteModel, Retries, Sampling,
+    no_turn, parse_address,
 };
 
 /// Does work on every part in turn, on several threads; results in the order of the parts.
@@ -42,6 +43,9 @@ fn on_threads<P: Sync, R: Send>(
     let mut shares = shares.into_iter().map(|own| Ok(own?.into_iter())).collect::<Result<Vec<_>>>()?;
     Ok((0..parts.len()).filter_map(|place| shares[place % threads].next()).collect())
 }
+
+/// How many tasks, or conversations, a thread works on at once.
+const SIDE_BY_SIDE: usize = 8;
 
 /// The variable that holds the key of a judge's server.
 const KEY: &str = "OPENAI_API_KEY";
@@ -84,26 +88,29 @@ impl Round<'_> {
     pub(super) fn play(&self, tasks: &[&Task], learn: bool) -> Result<Vec<Vec<Rollout>>> {
         on_threads(self.threads, tasks, |mine| {
             let model = Rc::new(self.policy.model(self.parameters)?);
-            let playing: Rc<dyn LanguageModel> = model.clone();
+            let playing: Rc<dyn LanguageModel> = Rc::new(Batching::new(model.clone()));
             let is_manager = tasks.iter().any(|task| matches!(task, Task::Manage { .. }));
-            let frozen: Rc<dyn LanguageModel> =
-                if is_manager { Rc::new(self.policy.model(self.frozen)?) } else { model.clone() };
+            let frozen: Rc<dyn LanguageModel> = if is_manager {
+                Rc::new(Batching::new(Rc::new(self.policy.model(self.frozen)?)))
+            } else {
+                playing.clone()
+            };
             let judge = self.judge.map(judge).transpose()?;
             let players =
                 Players::new(playing, frozen, self.policy.retriever()?, judge).constrained(self.constrained);
-            let mut groups = Vec::new();
-            for (place, task) in mine {
+            let (model, players) = (&*model, &players);
+            let plays = mine.map(|(place, task)| async move {
                 let [step, _, sample] = self.sampling.key;
                 let sampling = Sampling { key: [step, place as u64, sample], ..self.sampling };
-                let played = block_on(players.play(task, sampling, self.count, self.stop))?;
+                let played = players.play(task, sampling, self.count, self.stop).await?;
                 let rollout = |trajectory: super::trajectory::Trajectory| {
                     let segments = trajectory.segments.iter().filter(|_| learn);
                     let sets = segments.map(|own| model.replay(&own.request, &own.generation.ids));
                     Ok(Rollout { sets: sets.collect::<Result<_>>()?, trajectory })
                 };
-                groups.push(played.into_iter().map(rollout).collect::<Result<Vec<_>>>()?);
-            }
-            Ok(groups)
+                played.into_iter().map(rollout).collect::<Result<Vec<_>>>()
+            });
+            block_on(stream::iter(plays).buffered(SIDE_BY_SIDE).try_collect())
         })
     }
 
@@ -117,20 +124,22 @@ impl Round<'_> {
         on_read: &(dyn Fn() + Sync),
     ) -> Result<Vec<Reading>> {
         on_threads(self.threads, dialogues, |mine| {
-            let model: Rc<dyn LanguageModel> = Rc::new(self.policy.model(self.parameters)?);
+            let model: Rc<dyn LanguageModel> =
+                Rc::new(Batching::new(Rc::new(self.policy.model(self.parameters)?)));
             let extractor = LocalModel::<Flex>::load(extractor, &FlexDevice, no_turn())?;
             let models = Models {
-                extractor: Rc::new(extractor),
+                extractor: Rc::new(Batching::new(Rc::new(extractor))),
                 ..Models::one(model).with_retriever(self.policy.retriever()?)
             };
-            let mut readings = Vec::new();
-            for (_, dialogue) in mine {
+            let models = &models;
+            let readings = mine.map(|(_, dialogue)| async move {
                 let facts = known.map(|known| known.of(dialogue)).transpose()?;
-                let reading = Reading::new(dialogue.clone(), &models, facts, self.sampling.seed, self.stop);
-                readings.push(block_on(reading)?);
+                let (seed, stop) = (self.sampling.seed, self.stop);
+                let reading = Reading::new(dialogue.clone(), models, facts, seed, stop).await?;
                 on_read();
-            }
-            Ok(readings)
+                Ok(reading)
+            });
+            block_on(stream::iter(readings).buffered(SIDE_BY_SIDE).try_collect())
         })
     }
 }

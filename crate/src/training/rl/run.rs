@@ -149,7 +149,8 @@ pub fn run(method: Method, config: &RlConfig, resume: bool, stop: &Cancel) -> Re
         TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments, more: Value::Null }
     };
     folder.rewind_logs()?;
-    let learner = Learner::new(config.threads, config.micro_batch_tokens, config.temperature as f32);
+    let learner = Learner::new(config.threads, config.micro_batch_tokens, config.temperature as f32)
+        .gradient_checkpointing(config.gradient_checkpointing);
     let (kl_weight, metrics) = (f64::from(config.ppo.kl_coef as f32), Metrics::of_json(&state.more));
     let events = Events::create(folder.path())?;
     let replies = folder.path().join(REPLIES);

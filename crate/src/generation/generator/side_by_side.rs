@@ -1,4 +1,4 @@
-//! Several completions of one prompt, which is read once, and written side by side.
+//! Several completions, of one prompt or of many, written side by side; a prompt is read once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::generation::sampler::{Ask, choose_each};
 use crate::generation::{Bitset, Cancel, Generation, Request, Sampling};
 use crate::kernels::Kernels;
+use crate::nn::KvCache;
 
 /// One of the completions. All are fed one token a step, so that they stay at the same position.
 struct Row<'a> {
@@ -40,37 +41,76 @@ impl Row<'_> {
     }
 }
 
+/// A prompt that was read, with all that had to follow it, and what was asked of it.
+struct Read<B: Kernels> {
+    tokens: Vec<u32>,
+    cache: KvCache<B>,
+    hidden: Tensor<B, 2>,
+    count: usize,
+}
+
 impl<B: Kernels> LocalModel<B> {
-    /// Does it.
-    pub(super) async fn write_samples(
+    /// So many samples of each request, in order. A prompt is read once; then all are written side by side.
+    pub(super) async fn write(
         &self,
-        request: &Request,
-        count: usize,
+        asked: &[(&Request, usize)],
         cancel: &Cancel,
     ) -> Result<Vec<Generation>> {
-        let (prompt, mut cache, mut first) = self.begin(request, cancel)?;
-        if count == 0 {
-            return Ok(Vec::new());
-        }
-        let mut unread = prompt.clone();
-        let Next::Choose(allowed) = first.next(&mut unread)? else {
-            return Ok((0..count).map(|_| first.clone().finish(prompt.clone())).collect());
-        };
-        let nothing = || Error::internal("there is nothing to choose behind");
-        let hidden = self.read(&unread, &prompt, &mut cache, cancel).await?.ok_or_else(nothing)?;
-        let mut hidden = hidden.repeat_dim(0, count);
-        let mut cache = cache.repeat(count);
-        let mut rows: Vec<Row<'_>> = (0..count)
-            .map(|sample| Row {
+        cancel.check()?;
+        let mut rows: Vec<Row<'_>> = Vec::new();
+        let mut prompts = Vec::new();
+        let mut read: Vec<Read<B>> = Vec::new();
+        // Which rows have read which prompt.
+        let mut readers: Vec<Vec<usize>> = Vec::new();
+        let mut more = 0;
+        for (request, count) in asked {
+            let (prompt, room, mut first) = self.writing(request)?;
+            let mut tokens = prompt.clone();
+            let next = first.next(&mut tokens)?;
+            let own = rows.len()..rows.len() + count;
+            rows.extend((0..*count as u64).map(|sample| Row {
                 writing: first.clone(),
-                sampling: request.sampling.of_sample(sample as u64),
+                sampling: request.sampling.of_sample(sample),
                 unread: VecDeque::new(),
-                allowed: allowed.clone(),
-                is_done: false,
-            })
-            .collect();
+                allowed: if let Next::Choose(allowed) = &next { allowed.clone() } else { None },
+                is_done: matches!(next, Next::Done),
+            }));
+            prompts.extend(std::iter::repeat_n(prompt.clone(), *count));
+            if matches!(next, Next::Done) || *count == 0 {
+                continue;
+            }
+            more = more.max((prompt.len() + room).saturating_sub(tokens.len()));
+            if let Some(place) = read.iter().position(|known| known.tokens == tokens) {
+                read[place].count += count;
+                readers[place].extend(own);
+                continue;
+            }
+            let mut cache = KvCache::new(self.decoder.config(), 1, tokens.len(), &self.decoder.device());
+            let hidden = self.read(&tokens, &prompt, &mut cache, cancel).await?;
+            let hidden = hidden.ok_or_else(|| Error::internal("there is nothing to choose behind"))?;
+            read.push(Read { tokens, cache, hidden, count: *count });
+            readers.push(own.collect());
+        }
+        self.write_rows(&mut rows, (read, readers), more, cancel).await?;
+        Ok(rows.into_iter().zip(prompts).map(|(row, prompt)| row.writing.finish(prompt)).collect())
+    }
+
+    /// Writes the rows to their ends, each at most `more` tokens behind what it has read.
+    async fn write_rows(
+        &self,
+        rows: &mut [Row<'_>],
+        (read, readers): (Vec<Read<B>>, Vec<Vec<usize>>),
+        more: usize,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        if read.is_empty() {
+            return Ok(());
+        }
+        let hidden = read.iter().map(|own| own.hidden.clone().repeat_dim(0, own.count)).collect();
+        let mut hidden = Tensor::cat(hidden, 0);
+        let mut cache = KvCache::join(read.into_iter().map(|own| (own.cache, own.count)).collect(), more);
         // Which row each row of the batch is.
-        let mut batch: Vec<usize> = (0..count).collect();
+        let mut batch: Vec<usize> = readers.into_iter().flatten().collect();
         loop {
             let choosing: Vec<usize> =
                 (0..batch.len()).filter(|place| rows[batch[*place]].is_choosing()).collect();
@@ -86,7 +126,7 @@ impl<B: Kernels> LocalModel<B> {
             }
             let live: Vec<usize> = (0..batch.len()).filter(|place| !rows[batch[*place]].is_done).collect();
             if live.is_empty() {
-                break;
+                return Ok(());
             }
             // Those that are done are carried along, until they are the half.
             if live.len() * 2 <= batch.len() {
@@ -100,7 +140,6 @@ impl<B: Kernels> LocalModel<B> {
             let tokens = TensorData::new(tokens, [batch.len(), 1]);
             hidden = self.decoder.extend(Tensor::from_data(tokens, &self.decoder.device()), &mut cache);
         }
-        Ok(rows.into_iter().map(|row| row.writing.finish(prompt.clone())).collect())
     }
 }
 
