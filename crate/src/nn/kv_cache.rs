@@ -145,7 +145,7 @@ impl<B: Kernels> KvCache<B> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests {
     use std::time::{Duration, Instant};
 
