@@ -276,7 +276,7 @@ def table():
 
 
 def plot(found):
-    """The reward in play, a panel for each agent, the mean of the seeds."""
+    """The reward in play, a panel for each agent: the mean of the seeds and of five reports, ten steps."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -291,6 +291,8 @@ def plot(found):
             if curves:
                 steps = sorted(set.intersection(*(set(curve) for curve in curves)))
                 means = [sum(curve[step] for curve in curves) / len(curves) for step in steps]
+                recent = [means[max(0, place - 4) : place + 1] for place in range(len(means))]
+                means = [sum(own) / len(own) for own in recent]
                 axis.plot(steps, means, label=f"{method.upper()}, {reward.replace('_', ' ')}")
         axis.set_title(agent)
         axis.set_xlabel("step")
