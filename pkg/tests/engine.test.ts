@@ -413,7 +413,7 @@ describe("a sentence encoder", () => {
   });
 
   it("that is none is refused with a code", async () => {
-    const decoder = new URL("../../crate/tests/fixtures/decoders/qwen3/", import.meta.url);
+    const decoder = new URL("../../crate/tests/fixtures/decoders/qwen2_tied/", import.meta.url);
     await expect(create({ embedder: decoder })).rejects.toMatchObject({ code: "MODEL_UNSUPPORTED" });
     await expect(create({ embedder: "file:///nowhere" })).rejects.toMatchObject({ code: "NOT_REACHABLE" });
   });
