@@ -10,9 +10,10 @@ use super::{Recall, generate};
 use crate::bank::Memory;
 use crate::error::{ErrorCode, Result};
 use crate::generation::{
-    Cancel, Generation, Grammar, LanguageModel, MAX_ANSWER_TOKENS, Part, Request, Sampling, parse_answer,
+    Cancel, Generation, Grammar, LanguageModel, MAX_ANSWER_TOKENS, Part, PromptFamily, Request, Sampling,
+    parse_answer,
 };
-use crate::retrieval::Candidate as Found;
+use crate::retrieval::{Candidate as Found, Speakers};
 
 /// The most memories that the grammar of answers can name.
 const MAX_SHOWN: usize = 256;
@@ -69,6 +70,14 @@ impl AnswerAgent {
     /// The model that it asks.
     pub fn model(&self) -> &Rc<dyn LanguageModel> {
         &self.model
+    }
+
+    /// Whose memories it is to be shown: a small model takes what another said for an answer.
+    pub fn speakers(&self) -> Speakers {
+        match self.model.info().prompt_family {
+            PromptFamily::Instruct => Speakers::Each,
+            PromptFamily::Compact => Speakers::Named,
+        }
     }
 
     /// Answers `question` from the blocks. `on_text` gets the answer's text, and nothing else
@@ -170,7 +179,7 @@ impl AnswerAgent {
         let most = self.model.info().candidates_per_speaker;
         let texts = memories.iter().map(|memory| &*memory.text).chain([&*question]);
         let retriever = self.recall.with(texts, cancel).await?;
-        let blocks = retriever.for_question(&memories, &question, most);
+        let blocks = retriever.for_question(&memories, &question, self.speakers(), most);
         let candidates = SpeakerCandidates::of(&memories, &blocks);
         let answered = self.answer(&question, &candidates, true, sampling, cancel, on_text).await?;
         Ok((

@@ -22,10 +22,9 @@ use safetensors::tensor::TensorView;
 
 use super::weights::{broken, to_f32};
 use crate::error::Result;
+use crate::kernels::{GROUP, PackedMatrix, row_groups, row_words};
 use crate::nn::ParameterSpec;
 
-/// How many values share a scale.
-const GROUP: usize = 64;
 /// The bits a value may have.
 const BITS: [usize; 3] = [4, 6, 8];
 /// The fewest columns of a quantised matrix: below, the bytes of a row do not say how many bits a
@@ -54,11 +53,6 @@ pub(super) fn is_quantizable(shape: &[usize]) -> bool {
 /// How many bytes the codes of a row have.
 pub(super) fn row_bytes(columns: usize, bits: usize) -> usize {
     (columns * bits).div_ceil(8)
-}
-
-/// How many scales a row has.
-pub(super) fn row_groups(columns: usize) -> usize {
-    columns.div_ceil(GROUP)
 }
 
 /// Quantises the rows of a matrix, whose values must be within the range of half precision.
@@ -151,7 +145,7 @@ fn pack(codes: impl Iterator<Item = i32>, bits: usize, bytes: &mut Vec<u8>) {
 
 /// Reads a quantised matrix out of its two tensors. One that does not have the lengths of the
 /// shape in `spec` is `MODEL_INTEGRITY` and named.
-pub(super) fn read(spec: &ParameterSpec, codes: &TensorView, scales: &TensorView) -> Result<Vec<f32>> {
+pub(super) fn read(spec: &ParameterSpec, codes: &TensorView, scales: &TensorView) -> Result<PackedMatrix> {
     let (name, is) = (&spec.name, codes.shape());
     let ([rows, columns], [own_rows, bytes]) = (&spec.shape[..], is) else {
         let wanted = &spec.shape;
@@ -174,43 +168,45 @@ pub(super) fn read(spec: &ParameterSpec, codes: &TensorView, scales: &TensorView
         return Err(broken(format!("the tensor {name}{SCALES} has the shape {is:?} instead of {wanted:?}")));
     }
     let scales = to_f32(&format!("{name}{SCALES}"), scales)?;
-    Ok(dequantize(codes.data(), &scales, *columns, bits))
+    Ok(into_memory(codes.data(), scales, *columns, bits))
 }
 
+/// A matrix of 4 or 8 bits, whose bytes are the words of memory; one of 6 has 8 there.
+///
 /// # Shapes
 /// - codes: `[rows, row_bytes]`
 /// - scales: `[rows, row_groups]`
-/// - output: `[rows, columns]`
-fn dequantize(codes: &[u8], scales: &[f32], columns: usize, bits: usize) -> Vec<f32> {
-    let unpack = match bits {
-        4 => unpack::<4>,
-        6 => unpack::<6>,
-        _ => unpack::<8>,
-    };
-    let (bytes, groups) = (row_bytes(columns, bits), row_groups(columns));
-    let mut values = vec![0.0; codes.len() / bytes * columns];
-    let rows = values.chunks_exact_mut(columns).zip(codes.chunks_exact(bytes));
-    for ((values, codes), scales) in rows.zip(scales.chunks_exact(groups)) {
-        unpack(codes, scales, values);
-    }
-    values
-}
-
-/// One row. The number of bits is known when this is compiled, so that the loops unroll.
-fn unpack<const BITS: usize>(codes: &[u8], scales: &[f32], values: &mut [f32]) {
-    let groups = values.chunks_mut(GROUP).zip(codes.chunks(GROUP / 8 * BITS));
-    for ((values, codes), scale) in groups.zip(scales) {
-        for (values, codes) in values.chunks_mut(8).zip(codes.chunks(BITS)) {
-            let mut bytes = [0; 8];
-            bytes[..codes.len()].copy_from_slice(codes);
-            let word = i64::from_le_bytes(bytes);
-            for (place, value) in values.iter_mut().enumerate() {
-                // Up to the sign bit, then down again with the sign.
-                let code = (word << (64 - BITS * (place + 1))) >> (64 - BITS);
-                *value = code as i32 as f32 * scale;
+fn into_memory(codes: &[u8], scales: Vec<f32>, columns: usize, bits: usize) -> PackedMatrix {
+    let bytes = row_bytes(columns, bits);
+    let shape = [codes.len() / bytes, columns];
+    let mut words = Vec::with_capacity(shape[0] * row_words(columns, bits.next_power_of_two()));
+    for row in codes.chunks_exact(bytes) {
+        match bits {
+            6 => {
+                words.extend(widened(row, columns).as_chunks().0.iter().map(|word| i32::from_le_bytes(*word)))
             }
+            _ => words.extend(row.chunks(4).map(|word| i32::from_le_bytes(filled(word)))),
         }
     }
+    PackedMatrix { shape, bits: bits.next_power_of_two(), words, scales }
+}
+
+fn filled<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut all = [0; N];
+    all[..bytes.len()].copy_from_slice(bytes);
+    all
+}
+
+/// The codes of a row of 6 bits in bytes, filled up with 0 to whole words.
+fn widened(row: &[u8], columns: usize) -> Vec<u8> {
+    let mut wide = Vec::with_capacity(columns.next_multiple_of(4));
+    for group in row.chunks(3) {
+        let word = i32::from_le_bytes(filled(group));
+        wide.extend((0..4).map(|place| ((word << (26 - 6 * place)) >> 26) as u8));
+    }
+    wide.resize(columns.next_multiple_of(4), 0);
+    wide[columns..].fill(0);
+    wide
 }
 
 #[cfg(test)]
@@ -232,7 +228,7 @@ mod tests {
     fn there_and_back(values: &[f32], columns: usize, bits: usize) -> Vec<f32> {
         let Quantized { codes, scales } = quantize(values, columns, bits);
         assert_eq!(codes.len(), values.len() / columns * row_bytes(columns, bits));
-        dequantize(&codes, &from_halves(&scales), columns, bits)
+        into_memory(&codes, from_halves(&scales), columns, bits).values()
     }
 
     #[test]
@@ -247,7 +243,7 @@ mod tests {
         ] {
             let quantized = quantize(values, values.len(), bits);
             assert_eq!(quantized, Quantized { codes: codes.to_vec(), scales: halves(&[scale]) });
-            assert_eq!(dequantize(codes, &[scale], values.len(), bits), values);
+            assert_eq!(into_memory(codes, vec![scale], values.len(), bits).values(), values);
         }
     }
 
@@ -362,7 +358,7 @@ mod tests {
                 pack(codes.iter().copied(), bits, &mut bytes);
                 prop_assert_eq!(bytes.len(), row_bytes(codes.len(), bits));
                 let scales = vec![scale; row_groups(codes.len())];
-                let values = dequantize(&bytes, &scales, codes.len(), bits);
+                let values = into_memory(&bytes, scales, codes.len(), bits).values();
                 for (code, value) in codes.iter().zip(values) {
                     prop_assert_eq!((*code as f32 * scale).to_bits(), value.to_bits());
                 }

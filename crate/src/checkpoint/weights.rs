@@ -3,15 +3,14 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use burn::tensor::backend::Backend;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
 use serde_json::Value;
 
 use super::{CONFIG, Files, INDEX, POOLING, Quantization, WEIGHTS, quantized};
 use crate::error::{Error, ErrorCode, Result};
-use crate::kernels::Kernels;
-use crate::nn::{DecoderConfig, Encoder, EncoderConfig, LanguageDecoder, ParameterSpec};
+use crate::kernels::{Kernels, row_groups};
+use crate::nn::{DecoderConfig, Encoder, EncoderConfig, LanguageDecoder, ParameterSpec, Values};
 
 pub(super) fn broken(message: impl Into<String>) -> Error {
     Error::new(ErrorCode::ModelIntegrity, message)
@@ -32,17 +31,24 @@ fn text<'a>(files: &'a Files, name: &str) -> Result<&'a str> {
     std::str::from_utf8(bytes).map_err(|cause| broken(format!("{name} is not text")).with_source(cause))
 }
 
-/// Builds the decoder that `config.json` and the safetensors files describe. A tensor that is
+/// A model whose floats have up to so many bytes is unpacked where it is loaded: products of floats are faster
+/// where the caches hold them, and there is room.
+const SMALL: usize = 64 << 20;
+
+/// Builds the decoder that `config.json` and the safetensors files describe, one tensor after the other; what
+/// lies there in few bits stays so in memory, but for a small model. A tensor that is
 /// missing, left over or of a wrong shape is `MODEL_INTEGRITY` and named.
-pub fn read_decoder<B: Backend>(files: &Files, device: &B::Device) -> Result<LanguageDecoder<B>> {
+pub fn read_decoder<B: Kernels>(files: &Files, device: &B::Device) -> Result<LanguageDecoder<B>> {
     let config = read_config(files)?;
-    let mut weights = read_weights(&config, files)?.into_iter();
-    LanguageDecoder::from_parameters(&config, device, |spec| {
-        let (own, values) =
-            weights.next().ok_or_else(|| broken(format!("the tensor {} is missing", spec.name)))?;
-        debug_assert_eq!(own.name, spec.name);
-        Ok(values)
-    })
+    let floats: usize = config.parameters().iter().map(|spec| 4 * spec.shape.iter().product::<usize>()).sum();
+    let mut tensors = tensors(files)?;
+    let decoder = LanguageDecoder::from_parameters(&config, device, |spec| {
+        let values = take(&mut tensors, spec)?;
+        remove_copies(&config, spec, &values, &mut tensors)?;
+        Ok(if floats <= SMALL { Values::Full(values.into_floats()) } else { values })
+    })?;
+    none_is_left(&tensors)?;
+    Ok(decoder)
 }
 
 /// Builds the sentence encoder of a folder in the layout of Sentence Transformers. Its pooler, which
@@ -64,19 +70,29 @@ pub fn read_weights(config: &DecoderConfig, files: &Files) -> Result<Vec<(Parame
     let mut weights = Vec::new();
     for spec in config.parameters() {
         let values = take(&mut tensors, &spec)?;
-        weights.push((spec, values));
-    }
-    // Some tools write out a second time what is tied.
-    for &(copy, name) in config.tied_copies() {
-        if let Some(view) = tensors.remove(copy)
-            && weights.iter().find(|(spec, _)| spec.name == name).map(|(_, own)| own)
-                != Some(&to_f32(copy, &view)?)
-        {
-            return Err(broken(format!("{copy} is not {name}, but config.json says that they are tied")));
-        }
+        remove_copies(config, &spec, &values, &mut tensors)?;
+        weights.push((spec, values.into_floats()));
     }
     none_is_left(&tensors)?;
     Ok(weights)
+}
+
+/// Some tools write out a second time what is tied: it must be the same.
+fn remove_copies(
+    config: &DecoderConfig,
+    spec: &ParameterSpec,
+    values: &Values,
+    tensors: &mut BTreeMap<String, TensorView<'_>>,
+) -> Result<()> {
+    for &(copy, name) in config.tied_copies().iter().filter(|(_, name)| *name == spec.name) {
+        if tensors.contains_key(copy) {
+            let own = ParameterSpec { name: copy.to_owned(), ..spec.clone() };
+            if take(tensors, &own)?.into_floats() != values.clone().into_floats() {
+                return Err(broken(format!("{copy} is not {name}, but config.json says that they are tied")));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// All tensors of all files.
@@ -99,19 +115,19 @@ fn tensors(files: &Files) -> Result<BTreeMap<String, TensorView<'_>>> {
 }
 
 /// The values of one tensor, which must have the shape that is wanted.
-fn take(tensors: &mut BTreeMap<String, TensorView<'_>>, spec: &ParameterSpec) -> Result<Vec<f32>> {
+fn take(tensors: &mut BTreeMap<String, TensorView<'_>>, spec: &ParameterSpec) -> Result<Values> {
     let mut remove =
         |name: &str| tensors.remove(name).ok_or_else(|| broken(format!("the tensor {name} is missing")));
     let view = remove(&spec.name)?;
     if view.dtype() == Dtype::U8 {
         let scales = remove(&format!("{}{}", spec.name, quantized::SCALES))?;
-        return quantized::read(spec, &view, &scales);
+        return quantized::read(spec, &view, &scales).map(Values::Packed);
     }
     if view.shape() != spec.shape {
         let (is, wanted) = (view.shape(), &spec.shape);
         return Err(broken(format!("the tensor {} has the shape {is:?} instead of {wanted:?}", spec.name)));
     }
-    to_f32(&spec.name, &view)
+    to_f32(&spec.name, &view).map(Values::Full)
 }
 
 fn none_is_left(tensors: &BTreeMap<String, TensorView<'_>>) -> Result<()> {
@@ -158,7 +174,7 @@ pub(super) fn to_f32(name: &str, view: &TensorView) -> Result<Vec<f32>> {
 }
 
 /// `config.json` and `model.safetensors` of a decoder.
-pub async fn write_decoder<B: Backend>(
+pub async fn write_decoder<B: Kernels>(
     decoder: &LanguageDecoder<B>,
     quantization: Quantization,
 ) -> Result<Files> {
@@ -192,7 +208,7 @@ pub fn write_weights<'a>(
             _ => outside.is_none(),
         };
         if let (Some(bits), [rows, columns]) = (bits, shape) {
-            let (bytes, groups) = (quantized::row_bytes(*columns, bits), quantized::row_groups(*columns));
+            let (bytes, groups) = (quantized::row_bytes(*columns, bits), row_groups(*columns));
             let matrix = quantized::quantize(values, *columns, bits);
             let scales = Owned { dtype: Dtype::F16, shape: vec![*rows, groups], data: matrix.scales };
             views.push((format!("{name}{}", quantized::SCALES), scales));

@@ -3,14 +3,18 @@
 
 #![allow(clippy::inline_always, clippy::needless_range_loop)]
 
+mod packed;
+mod threads;
+
 use std::ops::Range;
 
 use burn::backend::Flex;
 use burn::backend::flex::{FlexTensor, Layout};
-use burn::tensor::{Bytes, DType, Shape, Tensor, TensorPrimitive};
+use burn::tensor::{Bytes, DType, Int, Shape, Tensor, TensorPrimitive};
 
-use super::Kernels;
+use self::threads::each_part;
 use super::scalar::{self, wide};
+use super::{Kernels, Packed};
 
 fn into_flex<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
     tensor.into_primitive().tensor()
@@ -151,18 +155,29 @@ fn add_product(out: &mut [f32], x: &[f32], weight: &[f32], inner: usize) {
 /// `x weightᵀ`, where the weight is `[width, inner]`.
 fn product_transposed(x: &[f32], weight: &[f32], inner: usize) -> Vec<f32> {
     let (rows, width) = (x.len() / inner.max(1), weight.len() / inner.max(1));
-    let mut out = vec![0.0; rows * width];
-    wide(
-        #[inline(always)]
-        || {
-            for (column, own) in weight.chunks_exact(inner).enumerate() {
-                for (row, x) in x.chunks_exact(inner).enumerate() {
-                    out[row * width + column] = dot(x, own);
+    let mut transposed = vec![0.0; width * rows];
+    each_part(&mut transposed, rows, inner * rows, |first, out| {
+        wide(
+            #[inline(always)]
+            || {
+                for (out, own) in out.chunks_exact_mut(rows).zip(weight[first * inner..].chunks_exact(inner))
+                {
+                    for (out, x) in out.iter_mut().zip(x.chunks_exact(inner)) {
+                        *out = dot(x, own);
+                    }
                 }
-            }
-        },
-    );
-    out
+            },
+        );
+    });
+    back(transposed, rows)
+}
+
+/// Rows out of columns.
+fn back(transposed: Vec<f32>, rows: usize) -> Vec<f32> {
+    if rows == 1 {
+        return transposed;
+    }
+    (0..rows).flat_map(|row| transposed[row..].iter().step_by(rows).copied()).collect()
 }
 
 /// Above this many queries the products are large enough for burn's matrix multiplication.
@@ -207,6 +222,34 @@ impl Kernels for Flex {
         let (x, weight) = (contiguous(x), contiguous(weight));
         let out = product_transposed(&values(&x)[..rows * inner], &values(&weight)[..width * inner], inner);
         from_values(out, [rows, width])
+    }
+
+    fn project_packed(
+        x: Tensor<Self, 2>,
+        weight: &Packed<Self>,
+        bias: Option<Tensor<Self, 1>>,
+    ) -> Tensor<Self, 2> {
+        let ([rows, _], [width, _]) = (x.dims(), weight.shape());
+        let mut out = packed::Rows::new(weight).project(x);
+        let bias = bias.map(contiguous);
+        if let Some(bias) = &bias {
+            for row in out.chunks_exact_mut(width) {
+                add_scaled(row, 1.0, values(bias));
+            }
+        }
+        from_values(out, [rows, width])
+    }
+
+    fn packed_rows(weight: &Packed<Self>, ids: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
+        let ids = ids.into_data().convert::<i64>();
+        let [_, columns] = weight.shape();
+        let rows = packed::Rows::new(weight);
+        let ids = ids.as_slice::<i64>().unwrap_or_default();
+        let mut out = vec![0.0; ids.len() * columns];
+        for (id, out) in ids.iter().zip(out.chunks_exact_mut(columns)) {
+            rows.unpack(*id as usize, out);
+        }
+        from_values(out, [ids.len(), columns])
     }
 
     fn write_cache(buffer: Tensor<Self, 4>, start: usize, values: Tensor<Self, 4>) -> Tensor<Self, 4> {

@@ -6,11 +6,14 @@
 #[cfg(target_arch = "wasm32")]
 mod cube;
 mod flex;
+mod packed;
 pub(crate) mod scalar;
 
 use burn::tensor::activation::{gelu, silu, softmax};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
+
+pub use packed::{GROUP, Packed, PackedMatrix, row_groups, row_words};
 
 /// Added to a score that must not count. Finite: WGSL does not promise infinities.
 pub const HIDDEN: f32 = -1e30;
@@ -46,6 +49,38 @@ pub trait Kernels: Backend {
     /// - output: `[rows, out]`
     fn project_transposed(x: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
         Self::product(x, weight.transpose())
+    }
+
+    /// Takes a packed matrix to the device, in the order in which [`Kernels::project_packed`] and
+    /// [`Kernels::packed_rows`] read it.
+    fn store(matrix: PackedMatrix, device: &Self::Device) -> Packed<Self> {
+        Packed::new(matrix.shape, matrix.bits, (matrix.words, matrix.scales), device)
+    }
+
+    /// `x Wᵀ + b` of a packed matrix.
+    ///
+    /// # Shapes
+    /// - x: `[rows, in]`, weight: `[out, in]`, bias: `[out]`
+    /// - output: `[rows, out]`
+    fn project_packed(
+        x: Tensor<Self, 2>,
+        weight: &Packed<Self>,
+        bias: Option<Tensor<Self, 1>>,
+    ) -> Tensor<Self, 2> {
+        let product = Self::product(x, weight.row_values().transpose());
+        match bias {
+            Some(bias) => product + bias.unsqueeze(),
+            None => product,
+        }
+    }
+
+    /// Rows of a packed matrix.
+    ///
+    /// # Shapes
+    /// - weight: `[rows, columns]`, ids: `[count]`
+    /// - output: `[count, columns]`
+    fn packed_rows(weight: &Packed<Self>, ids: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
+        weight.select_rows(ids).row_values()
     }
 
     /// Puts values into a buffer from place `start` of its third dimension on, in place where

@@ -5,7 +5,9 @@ use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 
-use super::decoder::{Parameter, ParameterKind, ParameterSpec, matrix, vector};
+use super::Values;
+use super::decoder::{Parameter, ParameterKind, ParameterSpec};
+use super::weight::{full_matrix, vector};
 use crate::error::Result;
 use crate::kernels::Kernels;
 
@@ -68,7 +70,7 @@ pub struct Affine<B: Backend, const D: usize> {
 }
 
 /// The next parameter and its values, in Hugging Face's layout.
-type Next<'a> = &'a mut dyn FnMut() -> Result<(ParameterSpec, Vec<f32>)>;
+type Next<'a> = &'a mut dyn FnMut() -> Result<(ParameterSpec, Values)>;
 
 impl<B: Backend> Affine<B, 1> {
     /// A layer norm out of the next two parameters.
@@ -84,7 +86,7 @@ impl<B: Backend> Affine<B, 1> {
 impl<B: Backend> Affine<B, 2> {
     /// A projection out of the next two parameters.
     pub(super) fn read(next: Next, device: &B::Device) -> Result<Self> {
-        Ok(Self { weight: matrix(next()?, device), bias: vector(next()?, device) })
+        Ok(Self { weight: full_matrix(next()?, device), bias: vector(next()?, device) })
     }
 
     pub(super) fn parameters(&self) -> [Parameter<'_, B>; 2] {
@@ -157,9 +159,9 @@ pub struct BertBody<B: Backend> {
 impl<B: Backend> BertBody<B> {
     /// A body out of the next parameters, in the order of [`parameters`].
     pub(super) fn read(layers: usize, next: Next, device: &B::Device) -> Result<Self> {
-        let word_embeddings = matrix(next()?, device);
-        let position_embeddings = matrix(next()?, device);
-        let token_type_embeddings = matrix(next()?, device);
+        let word_embeddings = full_matrix(next()?, device);
+        let position_embeddings = full_matrix(next()?, device);
+        let token_type_embeddings = full_matrix(next()?, device);
         let embedding_norm = Affine::<B, 1>::read(next, device)?;
         let mut layer = || {
             Ok(BertLayer {

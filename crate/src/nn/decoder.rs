@@ -3,9 +3,10 @@
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor};
 
-use super::{DecoderConfig, Family, KvCache, Rotary, prefix_decoder, read_back};
+use super::weight::vector;
+use super::{DecoderConfig, Family, KvCache, Rotary, Values, Weight, prefix_decoder, read_back};
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
 use crate::random::{Random, keyed};
@@ -14,13 +15,13 @@ use crate::random::{Random, keyed};
 #[derive(Module, Debug)]
 pub struct Decoder<B: Backend> {
     /// `[vocab_size, hidden_size]`
-    pub embed_tokens: Param<Tensor<B, 2>>,
+    pub embed_tokens: Weight<B>,
     /// The layers, first to last.
     pub layers: Vec<DecoderLayer<B>>,
     /// The last norm's weight, `[hidden_size]`
     pub norm: Param<Tensor<B, 1>>,
     /// `[vocab_size, hidden_size]`; none where the embedding is the head.
-    pub lm_head: Option<Param<Tensor<B, 2>>>,
+    pub lm_head: Option<Weight<B>>,
     #[module(skip)]
     config: DecoderConfig,
 }
@@ -31,15 +32,15 @@ pub struct DecoderLayer<B: Backend> {
     /// The norm before attention, `[hidden_size]`
     pub input_layernorm: Param<Tensor<B, 1>>,
     /// `[hidden_size, heads · head_dim]`
-    pub q_proj: Param<Tensor<B, 2>>,
+    pub q_proj: Weight<B>,
     /// `[heads · head_dim]`
     pub q_bias: Option<Param<Tensor<B, 1>>>,
     /// `[hidden_size, kv_heads · head_dim]`
-    pub k_proj: Param<Tensor<B, 2>>,
+    pub k_proj: Weight<B>,
     /// `[kv_heads · head_dim]`
     pub k_bias: Option<Param<Tensor<B, 1>>>,
     /// `[hidden_size, kv_heads · head_dim]`
-    pub v_proj: Param<Tensor<B, 2>>,
+    pub v_proj: Weight<B>,
     /// `[kv_heads · head_dim]`
     pub v_bias: Option<Param<Tensor<B, 1>>>,
     /// The norm of each head's query, `[head_dim]`
@@ -47,15 +48,15 @@ pub struct DecoderLayer<B: Backend> {
     /// The norm of each head's key, `[head_dim]`
     pub k_norm: Option<Param<Tensor<B, 1>>>,
     /// `[heads · head_dim, hidden_size]`
-    pub o_proj: Param<Tensor<B, 2>>,
+    pub o_proj: Weight<B>,
     /// The norm before the feed-forward part, `[hidden_size]`
     pub post_attention_layernorm: Param<Tensor<B, 1>>,
     /// `[hidden_size, intermediate_size]`
-    pub gate_proj: Param<Tensor<B, 2>>,
+    pub gate_proj: Weight<B>,
     /// `[hidden_size, intermediate_size]`
-    pub up_proj: Param<Tensor<B, 2>>,
+    pub up_proj: Weight<B>,
     /// `[intermediate_size, hidden_size]`
-    pub down_proj: Param<Tensor<B, 2>>,
+    pub down_proj: Weight<B>,
 }
 
 /// What a parameter is, which says how it starts and how it lies in a checkpoint.
@@ -90,12 +91,12 @@ impl ParameterSpec {
     }
 
     /// The same in every process, so that an optimizer's state finds its parameter again.
-    fn id(&self) -> ParamId {
+    pub(super) fn id(&self) -> ParamId {
         let letters: Vec<u64> = self.name.bytes().map(u64::from).collect();
         ParamId::from(keyed(0, &letters))
     }
 
-    fn is_transposed(&self) -> bool {
+    pub(super) fn is_transposed(&self) -> bool {
         matches!(self.kind, ParameterKind::Projection | ParameterKind::ResidualProjection)
     }
 }
@@ -144,7 +145,7 @@ impl DecoderConfig {
 
     /// A decoder of any family but BERT with fresh weights: normal with `initializer_range`,
     /// projections into the residual stream divided by `sqrt(2 · layers)`, biases 0, norms 1.
-    pub fn init<B: Backend>(&self, seed: u64, device: &B::Device) -> Decoder<B> {
+    pub fn init<B: Kernels>(&self, seed: u64, device: &B::Device) -> Decoder<B> {
         match Decoder::from_parameters(self, device, self.fresh(seed)) {
             Ok(decoder) => decoder,
             Err(error) => panic!("fresh weights cannot be missing: {error}"),
@@ -152,31 +153,31 @@ impl DecoderConfig {
     }
 
     /// The fresh weights of one parameter after the other.
-    pub(super) fn fresh(&self, seed: u64) -> impl FnMut(&ParameterSpec) -> Result<Vec<f32>> {
+    pub(super) fn fresh(&self, seed: u64) -> impl FnMut(&ParameterSpec) -> Result<Values> {
         let residual = 1.0 / (2.0 * self.num_hidden_layers as f64).sqrt();
         let mut place = 0;
         move |spec| {
             place += 1;
             let size = spec.shape.iter().product();
             let deviation = match spec.kind {
-                ParameterKind::Bias => return Ok(vec![0.0; size]),
-                ParameterKind::Norm => return Ok(vec![1.0; size]),
+                ParameterKind::Bias => return Ok(vec![0.0; size].into()),
+                ParameterKind::Norm => return Ok(vec![1.0; size].into()),
                 ParameterKind::Embedding | ParameterKind::Projection => self.initializer_range,
                 ParameterKind::ResidualProjection => self.initializer_range * residual,
             };
             let mut random = Random::new(seed, &[place]);
-            Ok((0..size).map(|_| (random.normal() * deviation) as f32).collect())
+            Ok(Values::Full((0..size).map(|_| (random.normal() * deviation) as f32).collect()))
         }
     }
 }
 
-impl<B: Backend> Decoder<B> {
+impl<B: Kernels> Decoder<B> {
     /// Builds a decoder out of values in Hugging Face's layout; `values` is asked once for each
     /// of [`DecoderConfig::parameters`], in order.
     pub fn from_parameters(
         config: &DecoderConfig,
         device: &B::Device,
-        mut values: impl FnMut(&ParameterSpec) -> Result<Vec<f32>>,
+        mut values: impl FnMut(&ParameterSpec) -> Result<Values>,
     ) -> Result<Self> {
         config.validate()?;
         if config.family == Family::Bert {
@@ -188,12 +189,12 @@ impl<B: Backend> Decoder<B> {
             values(&spec).map(|values| (spec, values))
         };
         let (biases, head_norms) = (config.family.has_biases(), config.family.has_head_norms());
-        let embed_tokens = matrix(next()?, device);
+        let embed_tokens = Weight::new(next()?, device);
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for _ in 0..config.num_hidden_layers {
             let input_layernorm = vector(next()?, device);
             let mut projection = || {
-                let weight = matrix(next()?, device);
+                let weight = Weight::new(next()?, device);
                 let bias = if biases { Some(vector(next()?, device)) } else { None };
                 Ok::<_, Error>((weight, bias))
             };
@@ -214,21 +215,21 @@ impl<B: Backend> Decoder<B> {
                 v_bias,
                 q_norm,
                 k_norm,
-                o_proj: matrix(next()?, device),
+                o_proj: Weight::new(next()?, device),
                 post_attention_layernorm: vector(next()?, device),
-                gate_proj: matrix(next()?, device),
-                up_proj: matrix(next()?, device),
-                down_proj: matrix(next()?, device),
+                gate_proj: Weight::new(next()?, device),
+                up_proj: Weight::new(next()?, device),
+                down_proj: Weight::new(next()?, device),
             });
         }
         let norm = vector(next()?, device);
-        let lm_head = if config.tie_word_embeddings { None } else { Some(matrix(next()?, device)) };
+        let lm_head = if config.tie_word_embeddings { None } else { Some(Weight::new(next()?, device)) };
         Ok(Self { embed_tokens, layers, norm, lm_head, config: config.clone() })
     }
 
     /// The parameters with their values in Hugging Face's layout, in order.
     pub async fn to_parameters(&self) -> Result<Vec<(ParameterSpec, Vec<f32>)>> {
-        let mut tensors = vec![Parameter::Matrix(&self.embed_tokens)];
+        let mut tensors = vec![Parameter::Weight(&self.embed_tokens)];
         for layer in &self.layers {
             tensors.push(Parameter::Vector(&layer.input_layernorm));
             for (weight, bias) in [
@@ -236,20 +237,20 @@ impl<B: Backend> Decoder<B> {
                 (&layer.k_proj, &layer.k_bias),
                 (&layer.v_proj, &layer.v_bias),
             ] {
-                tensors.push(Parameter::Matrix(weight));
+                tensors.push(Parameter::Weight(weight));
                 tensors.extend(bias.as_ref().map(Parameter::Vector));
             }
             tensors.extend([&layer.q_norm, &layer.k_norm].into_iter().flatten().map(Parameter::Vector));
             tensors.extend([
-                Parameter::Matrix(&layer.o_proj),
+                Parameter::Weight(&layer.o_proj),
                 Parameter::Vector(&layer.post_attention_layernorm),
-                Parameter::Matrix(&layer.gate_proj),
-                Parameter::Matrix(&layer.up_proj),
-                Parameter::Matrix(&layer.down_proj),
+                Parameter::Weight(&layer.gate_proj),
+                Parameter::Weight(&layer.up_proj),
+                Parameter::Weight(&layer.down_proj),
             ]);
         }
         tensors.push(Parameter::Vector(&self.norm));
-        tensors.extend(self.lm_head.as_ref().map(Parameter::Matrix));
+        tensors.extend(self.lm_head.as_ref().map(Parameter::Weight));
         read_parameters(self.config.parameters(), tensors).await
     }
 
@@ -266,18 +267,20 @@ impl<B: Backend> Decoder<B> {
 
 /// A parameter of a model, to be read back.
 pub(super) enum Parameter<'a, B: Backend> {
+    Weight(&'a Weight<B>),
     Matrix(&'a Param<Tensor<B, 2>>),
     Vector(&'a Param<Tensor<B, 1>>),
 }
 
 /// The values of parameters in Hugging Face's layout.
-pub(super) async fn read_parameters<B: Backend>(
+pub(super) async fn read_parameters<B: Kernels>(
     specs: Vec<ParameterSpec>,
     tensors: Vec<Parameter<'_, B>>,
 ) -> Result<Vec<(ParameterSpec, Vec<f32>)>> {
     let mut parameters = Vec::with_capacity(tensors.len());
     for (spec, tensor) in specs.into_iter().zip(tensors) {
         let values = match tensor {
+            Parameter::Weight(weight) => weight.values(&spec).await?,
             Parameter::Matrix(param) if spec.is_transposed() => read_back(param.val().transpose()).await?,
             Parameter::Matrix(param) => read_back(param.val()).await?,
             Parameter::Vector(param) => read_back(param.val()).await?,
@@ -285,31 +288,6 @@ pub(super) async fn read_parameters<B: Backend>(
         parameters.push((spec, values));
     }
     Ok(parameters)
-}
-
-pub(super) fn matrix<B: Backend>(
-    (spec, values): (ParameterSpec, Vec<f32>),
-    device: &B::Device,
-) -> Param<Tensor<B, 2>> {
-    let [rows, columns] = [spec.shape[0], spec.shape[1]];
-    let data = if spec.is_transposed() {
-        let transposed: Vec<f32> = (0..columns)
-            .flat_map(|c| (0..rows).map(move |r| (r, c)))
-            .map(|(r, c)| values[r * columns + c])
-            .collect();
-        TensorData::new(transposed, [columns, rows])
-    } else {
-        TensorData::new(values, [rows, columns])
-    };
-    Param::initialized(spec.id(), Tensor::from_data(data, device).require_grad())
-}
-
-pub(super) fn vector<B: Backend>(
-    (spec, values): (ParameterSpec, Vec<f32>),
-    device: &B::Device,
-) -> Param<Tensor<B, 1>> {
-    let data = TensorData::new(values, [spec.shape[0]]);
-    Param::initialized(spec.id(), Tensor::from_data(data, device).require_grad())
 }
 
 impl<B: Kernels> Decoder<B> {
@@ -368,13 +346,13 @@ impl<B: Kernels> Decoder<B> {
     /// - output: `[rows, vocab_size]`
     pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
         let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
-        B::project_transposed(hidden, head.val())
+        head.score(hidden)
     }
 
     /// The rows of the tokens, `[batch · sequence, hidden_size]`.
     pub(crate) fn embed(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 2> {
         let [batch, length] = tokens.dims();
-        self.embed_tokens.val().select(0, tokens.reshape([batch * length]))
+        self.embed_tokens.rows(tokens.reshape([batch * length]))
     }
 
     /// The last norm.
@@ -398,9 +376,9 @@ impl<B: Kernels> DecoderLayer<B> {
         config: &DecoderConfig,
     ) -> (Tensor<B, 4>, Tensor<B, 4>, Tensor<B, 4>) {
         type Vector<B> = Option<Param<Tensor<B, 1>>>;
-        let heads = |x: Tensor<B, 2>, weight: &Param<Tensor<B, 2>>, bias: &Vector<B>, norm: &Vector<B>| {
+        let heads = |x: Tensor<B, 2>, weight: &Weight<B>, bias: &Vector<B>, norm: &Vector<B>| {
             let [rows, _] = x.dims();
-            let mut x = B::project(x, weight.val(), bias.as_ref().map(Param::val));
+            let mut x = weight.project(x, bias.as_ref().map(Param::val));
             let [_, width] = x.dims();
             let (count, head_dim) = (width / config.head_dim, config.head_dim);
             if let Some(norm) = norm {
@@ -424,11 +402,11 @@ impl<B: Kernels> DecoderLayer<B> {
         let [rows, _] = x.dims();
         let width = config.num_attention_heads * config.head_dim;
         let attended = attended.swap_dims(1, 2).reshape([rows, width]);
-        let x = x + B::project(attended, self.o_proj.val(), None);
+        let x = x + self.o_proj.project(attended, None);
         let normed = B::rms_norm(x.clone(), self.post_attention_layernorm.val(), config.rms_norm_eps);
-        let gate = B::project(normed.clone(), self.gate_proj.val(), None);
-        let up = B::project(normed, self.up_proj.val(), None);
-        x + B::project(B::swiglu(gate, up), self.down_proj.val(), None)
+        let gate = self.gate_proj.project(normed.clone(), None);
+        let up = self.up_proj.project(normed, None);
+        x + self.down_proj.project(B::swiglu(gate, up), None)
     }
 }
 
@@ -460,11 +438,15 @@ mod tests {
         let first = tiny(true).init::<Flex>(7, &device);
         let second = tiny(true).init::<Flex>(7, &device);
         let other = tiny(true).init::<Flex>(8, &device);
-        let q = |decoder: &Decoder<Flex>| decoder.layers[1].q_proj.val().into_data();
+        let full = |decoder: &Decoder<Flex>, layer: usize| match &decoder.layers[layer].q_proj {
+            Weight::Full(weight) => weight.clone(),
+            Weight::Packed(_) => panic!("fresh weights are not packed"),
+        };
+        let q = |decoder: &Decoder<Flex>| full(decoder, 1).val().into_data();
         assert_eq!(q(&first), q(&second));
         assert_ne!(q(&first), q(&other));
-        assert_eq!(first.layers[1].q_proj.id, second.layers[1].q_proj.id);
-        assert_ne!(first.layers[1].q_proj.id, second.layers[0].q_proj.id);
+        assert_eq!(full(&first, 1).id, full(&second, 1).id);
+        assert_ne!(full(&first, 1).id, full(&second, 0).id);
     }
 
     #[test]

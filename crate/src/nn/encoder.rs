@@ -8,6 +8,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::Values;
 use super::bert::{self, Affine, BertBody, BertLayer, Positions};
 use super::decoder::ParameterSpec;
 use crate::error::{Error, ErrorCode, Result};
@@ -115,7 +116,7 @@ impl<B: Kernels> Encoder<B> {
     pub fn from_parameters(
         config: &EncoderConfig,
         device: &B::Device,
-        mut values: impl FnMut(&ParameterSpec) -> Result<Vec<f32>>,
+        mut values: impl FnMut(&ParameterSpec) -> Result<Values>,
     ) -> Result<Self> {
         let mut specs = config.parameters().into_iter();
         let mut next = || {

@@ -3,7 +3,7 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 
-use super::{Decoder, DecoderConfig, Family, KvCache, ParameterSpec, PrefixDecoder, read_back};
+use super::{Decoder, DecoderConfig, Family, KvCache, ParameterSpec, PrefixDecoder, Values, read_back};
 use crate::error::Result;
 use crate::kernels::Kernels;
 
@@ -32,13 +32,13 @@ impl<B: Backend> From<PrefixDecoder<B>> for LanguageDecoder<B> {
     }
 }
 
-impl<B: Backend> LanguageDecoder<B> {
+impl<B: Kernels> LanguageDecoder<B> {
     /// Builds a decoder out of values in Hugging Face's layout; `values` is asked once for each
     /// of [`DecoderConfig::parameters`], in order.
     pub fn from_parameters(
         config: &DecoderConfig,
         device: &B::Device,
-        values: impl FnMut(&ParameterSpec) -> Result<Vec<f32>>,
+        values: impl FnMut(&ParameterSpec) -> Result<Values>,
     ) -> Result<Self> {
         if config.family == Family::Bert {
             PrefixDecoder::from_parameters(config, device, values).map(Self::Prefix)

@@ -9,6 +9,7 @@ mod kv_cache;
 mod language_decoder;
 mod prefix_decoder;
 mod rotary;
+mod weight;
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -22,6 +23,7 @@ pub(crate) use language_decoder::token_tensor;
 pub use language_decoder::{CHUNK, LanguageDecoder};
 pub use prefix_decoder::PrefixDecoder;
 pub use rotary::{Llama3Scaling, Rotary};
+pub use weight::{Values, Weight};
 
 use crate::error::{Error, ErrorCode, Result};
 

@@ -7,8 +7,9 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 
 use super::bert::{self, Affine, BertBody, Positions};
-use super::decoder::{Parameter, ParameterKind, ParameterSpec, read_parameters, vector};
-use super::{DecoderConfig, Family, KvCache};
+use super::decoder::{Parameter, ParameterKind, ParameterSpec, read_parameters};
+use super::weight::vector;
+use super::{DecoderConfig, Family, KvCache, Values};
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
 
@@ -43,13 +44,13 @@ pub(super) fn parameters(config: &DecoderConfig) -> Vec<ParameterSpec> {
     all
 }
 
-impl<B: Backend> PrefixDecoder<B> {
+impl<B: Kernels> PrefixDecoder<B> {
     /// Builds a decoder out of values in Hugging Face's layout; `values` is asked once for each
     /// of [`DecoderConfig::parameters`], in order.
     pub fn from_parameters(
         config: &DecoderConfig,
         device: &B::Device,
-        mut values: impl FnMut(&ParameterSpec) -> Result<Vec<f32>>,
+        mut values: impl FnMut(&ParameterSpec) -> Result<Values>,
     ) -> Result<Self> {
         config.validate()?;
         if config.family != Family::Bert {

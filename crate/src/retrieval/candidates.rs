@@ -32,6 +32,29 @@ pub struct Candidate {
     pub score: Score,
 }
 
+/// Whose memories are shown beside a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speakers {
+    /// Everybody's, as Memory-R1 does.
+    Each,
+    /// Those of the one whom the question names, where it names one alone; else everybody's.
+    Named,
+}
+
+/// The place of the only one of several speakers whom a question names: a word of the name stands in it as it is
+/// written in the name.
+pub fn named(question: &str, speakers: &[&str]) -> Option<usize> {
+    fn words(text: &str) -> impl Iterator<Item = &str> {
+        text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty())
+    }
+    let is_named = |speaker: &&str| words(speaker).any(|name| words(question).any(|word| word == name));
+    let mut places = (0..speakers.len()).filter(|place| is_named(&speakers[*place]));
+    match (speakers.len(), places.next(), places.next()) {
+        (2.., Some(only), None) => Some(only),
+        _ => None,
+    }
+}
+
 impl Retriever {
     /// With these vectors.
     pub fn new(vectors: WordVectors) -> Self {
@@ -93,12 +116,13 @@ impl Retriever {
         self.best(memories, (0..memories.len()).collect(), fact, most, |memory| memory.speaker == speaker)
     }
 
-    /// The memories to show beside a question: for each speaker, in the order of their first
+    /// The memories to show beside a question: for each of these speakers, in the order of their first
     /// memory, at most `most_per_speaker`, best last; filled by score, then by the most recent.
     pub fn for_question(
         &self,
         memories: &[&Memory],
         question: &str,
+        whose: Speakers,
         most_per_speaker: usize,
     ) -> Vec<(String, Vec<Candidate>)> {
         let mut speakers: Vec<(String, Vec<usize>)> = Vec::new();
@@ -107,6 +131,10 @@ impl Retriever {
                 Some((_, places)) => places.push(place),
                 None => speakers.push((memory.speaker.clone(), vec![place])),
             }
+        }
+        let names: Vec<&str> = speakers.iter().map(|(name, _)| &**name).collect();
+        if let (Speakers::Named, Some(only)) = (whose, named(question, &names)) {
+            speakers = vec![speakers.swap_remove(only)];
         }
         speakers
             .into_iter()
@@ -200,11 +228,30 @@ mod tests {
     fn a_question_sees_each_speakers_best() {
         let bank = bank();
         let all: Vec<&Memory> = bank.iter().collect();
-        let found = Retriever::default().for_question(&all, "Who has a dog?", 2);
+        let found = Retriever::default().for_question(&all, "Who has a dog?", Speakers::Named, 2);
         assert_eq!(found[0].0, "Caroline");
         assert_eq!(texts(&bank, &found[0].1), ["Lives in Lyon", "Has a dog named Scout"]);
         assert_eq!(found[1].0, "Mel");
         assert_eq!(texts(&bank, &found[1].1), ["Likes tea", "Walks the dog of a neighbour"]);
+        let question = "Which dog does Mel walk?";
+        assert_eq!(Retriever::default().for_question(&all, question, Speakers::Each, 2).len(), 2);
+        let found = Retriever::default().for_question(&all, question, Speakers::Named, 2);
+        let [(speaker, own)] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(
+            (&**speaker, &*texts(&bank, own)),
+            ("Mel", &["Likes tea", "Walks the dog of a neighbour"][..])
+        );
+    }
+
+    #[test]
+    fn a_name_is_a_word_of_the_question() {
+        let named = |question| named(question, &["Will Smith", "Ethan"]);
+        assert_eq!(named("Where's Ethan's dog?"), Some(1));
+        assert_eq!(named("Does Smith have a dog?"), Some(0));
+        for nobody_alone in ["Will Ethan come?", "Who has a dog?", "What did ethan say?", "Ethanol?"] {
+            assert_eq!(named(nobody_alone), None, "{nobody_alone}");
+        }
+        assert_eq!(super::named("Where does Ethan live?", &["Ethan"]), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod terms;
 mod word_vectors;
 
 pub use bm25::{Bm25, scores};
-pub use candidates::{Candidate, Retriever};
+pub use candidates::{Candidate, Retriever, Speakers, named};
 pub use dense::{Dense, Neighbour};
 pub use score::{HALF_SCORE, Score, TermScore};
 pub use terms::{terms, words};

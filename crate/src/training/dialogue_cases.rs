@@ -18,7 +18,7 @@ use crate::datasets::synthetic::{
 };
 use crate::generation::{Answer, Decision, Grammar, PromptFamily, facts_json};
 use crate::random::{Random, keyed};
-use crate::retrieval::Retriever;
+use crate::retrieval::{Retriever, named};
 
 /// How often a turn that can do without its context is shown without it.
 const WITHOUT_CONTEXT: f64 = 0.25;
@@ -180,6 +180,11 @@ fn answer_cases(
     if let ([owner], true) = (&owners[..], random.chance(0.5)) {
         speakers.retain(|speaker| speaker == owner);
     }
+    let both = example.speakers;
+    let asked = named(example.question, &both);
+    if let Some(only) = asked {
+        speakers.retain(|speaker| *speaker == both[only]);
+    }
     let mut order = Random::new(config.seed, &[0x5aff, letters(example.question), lead as u64, u64::MAX]);
     let is_shuffled = order.chance(config.shuffled_candidates);
     let mut blocks = Vec::new();
@@ -216,6 +221,10 @@ fn answer_cases(
     for other in others.into_iter().map(|i| &all[i]) {
         if group.len() >= questions {
             break;
+        }
+        // In use it would be put to other memories.
+        if named(other.question, &both) != asked {
+            continue;
         }
         let support: Vec<&str> = other.supporting.iter().map(|key| &key[..]).collect();
         if support.iter().all(|key| keys.contains(key)) {

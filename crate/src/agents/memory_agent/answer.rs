@@ -65,7 +65,7 @@ impl MemoryAgent {
         let own: Vec<&Journal> = journals.iter().collect();
         let mut retriever = self.retriever_of(&own, &options.cancel).await?;
         self.recall.teach(&mut retriever, [&*question], &options.cancel).await?;
-        let blocks = retriever.for_question(&found, &question, most);
+        let blocks = retriever.for_question(&found, &question, self.answer_agent.speakers(), most);
         let candidates = SpeakerCandidates::of(&found, &blocks);
         options.cancel.check()?;
         let mut on_text = |text: &str| {

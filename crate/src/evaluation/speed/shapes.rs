@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::kernels::Kernels;
-use crate::nn::{DecoderConfig, Family, LanguageDecoder, Llama3Scaling};
+use crate::nn::{DecoderConfig, Family, LanguageDecoder, Llama3Scaling, Values};
 use crate::random::keyed;
 
 /// Name, family, layers, width, heads, key-value heads, width of a head, width within, vocabulary.
@@ -63,7 +63,7 @@ pub fn random_decoder<B: Kernels>(
             state ^= state << 17;
             ((state >> 40) as f32 / (1 << 24) as f32 - 0.5) * 0.07
         };
-        Ok((0..size).map(|_| draw()).collect())
+        Ok(Values::Full((0..size).map(|_| draw()).collect()))
     })
 }
 

@@ -387,7 +387,7 @@ mod tests {
         let decoder = Decoder::<Flex>::from_parameters(&layout.config, &device, |spec| {
             let tensor = layout.tensors.iter().find(|tensor| tensor.name == spec.name).unwrap();
             assert_eq!(tensor.shape, spec.shape);
-            Ok(parameters[tensor.range()].to_vec())
+            Ok(parameters[tensor.range()].to_vec().into())
         })
         .unwrap();
         let ids: Vec<i32> = tokens.iter().map(|id| *id as i32).collect();
@@ -428,7 +428,7 @@ mod tests {
         let decoder = LanguageDecoder::<Flex>::from_parameters(&layout.config, &FlexDevice, |spec| {
             let tensor = layout.tensors.iter().find(|tensor| tensor.name == spec.name).unwrap();
             assert_eq!(tensor.shape, spec.shape);
-            Ok(parameters[tensor.range()].to_vec())
+            Ok(parameters[tensor.range()].to_vec().into())
         })
         .unwrap();
         let mut cache = KvCache::new(&layout.config, 1, tokens.len(), &FlexDevice);

@@ -27,7 +27,7 @@ use crate::generation::{
     Cancel, ChatMessage, Generation, LanguageModel, Malformed, ModelInfo, Request, Sampling, Unconstrained,
 };
 use crate::random::keyed;
-use crate::retrieval::Retriever;
+use crate::retrieval::{Retriever, Speakers};
 use crate::store::{InMemoryStore, Store as _};
 
 /// A conversation that was read.
@@ -197,7 +197,7 @@ impl Reading {
         }
         let questions = self.dialogue.questions.iter().filter(|asked| asked.answer.is_some() || keep());
         let tasks = questions.map(|asked| {
-            let found = retriever.for_question(&memories, &asked.question, per_speaker);
+            let found = retriever.for_question(&memories, &asked.question, Speakers::Named, per_speaker);
             Task::Answer {
                 blocks: SpeakerCandidates::of(&memories, &found),
                 question: asked.question.clone(),

@@ -73,7 +73,7 @@ impl Policy {
         let decoder = LanguageDecoder::<Flex>::from_parameters(config, &FlexDevice, |spec| {
             let tensor = self.layout.tensors.iter().find(|tensor| tensor.name == spec.name);
             let tensor = tensor.ok_or_else(|| Error::internal(format!("{} is not trained", spec.name)))?;
-            Ok(parameters[tensor.range()].to_vec())
+            Ok(parameters[tensor.range()].to_vec().into())
         })?;
         let template = ChatTemplate::new(Some(self.files.config.as_bytes()), None)?;
         let model =

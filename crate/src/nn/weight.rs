@@ -1,0 +1,137 @@
+//! A matrix of weights, in floats or packed.
+
+use burn::module::{Module, Param};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, TensorData};
+
+use super::decoder::ParameterSpec;
+use super::read_back;
+use crate::error::Result;
+use crate::kernels::{Kernels, Packed, PackedMatrix};
+
+/// What a parameter is read as, in Hugging Face's layout.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Values {
+    /// Floats.
+    Full(Vec<f32>),
+    /// A matrix in few bits.
+    Packed(PackedMatrix),
+}
+
+impl Values {
+    /// As floats.
+    pub fn into_floats(self) -> Vec<f32> {
+        match self {
+            Self::Full(values) => values,
+            Self::Packed(matrix) => matrix.values(),
+        }
+    }
+}
+
+impl From<Vec<f32>> for Values {
+    fn from(values: Vec<f32>) -> Self {
+        Self::Full(values)
+    }
+}
+
+/// A matrix of weights.
+#[derive(Module, Debug)]
+pub enum Weight<B: Backend> {
+    /// Floats: a projection's `[in, out]`, Hugging Face's transposed; a table's `[rows, hidden_size]`.
+    Full(Param<Tensor<B, 2>>),
+    /// Few bits, in Hugging Face's layout: `[out, in]` of a projection.
+    Packed(Packed<B>),
+}
+
+impl<B: Kernels> Weight<B> {
+    pub(super) fn new((spec, values): (ParameterSpec, Values), device: &B::Device) -> Self {
+        match values {
+            Values::Packed(matrix) => Self::Packed(B::store(matrix, device)),
+            full @ Values::Full(_) => Self::Full(full_matrix((spec, full), device)),
+        }
+    }
+
+    /// As a projection: `x W + b`.
+    ///
+    /// # Shapes
+    /// - x: `[rows, in]`, bias: `[out]`
+    /// - output: `[rows, out]`
+    pub(crate) fn project(&self, x: Tensor<B, 2>, bias: Option<Tensor<B, 1>>) -> Tensor<B, 2> {
+        match self {
+            Self::Full(weight) => B::project(x, weight.val(), bias),
+            Self::Packed(weight) => B::project_packed(x, weight, bias),
+        }
+    }
+
+    /// As a table that scores: the product of `x` with each row.
+    ///
+    /// # Shapes
+    /// - x: `[rows, hidden_size]`
+    /// - output: `[rows, table's rows]`
+    pub(crate) fn score(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        match self {
+            Self::Full(weight) => B::project_transposed(x, weight.val()),
+            Self::Packed(weight) => B::project_packed(x, weight, None),
+        }
+    }
+
+    /// As a table that is looked up.
+    ///
+    /// # Shapes
+    /// - ids: `[count]`
+    /// - output: `[count, hidden_size]`
+    pub(crate) fn rows(&self, ids: Tensor<B, 1, Int>) -> Tensor<B, 2> {
+        match self {
+            Self::Full(weight) => weight.val().select(0, ids),
+            Self::Packed(weight) => B::packed_rows(weight, ids),
+        }
+    }
+
+    /// The values in Hugging Face's layout.
+    pub(super) async fn values(&self, spec: &ParameterSpec) -> Result<Vec<f32>> {
+        match self {
+            Self::Full(weight) if spec.is_transposed() => read_back(weight.val().transpose()).await,
+            Self::Full(weight) => read_back(weight.val()).await,
+            Self::Packed(weight) => {
+                let ids: Vec<i32> = (0..weight.shape()[0] as i32).collect();
+                let ids = Tensor::from_data(TensorData::new(ids, [weight.shape()[0]]), &weight.device());
+                read_back(B::packed_rows(weight, ids)).await
+            }
+        }
+    }
+
+    /// How many bytes lie on the device.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Full(weight) => 4 * weight.val().dims().iter().product::<usize>(),
+            Self::Packed(weight) => weight.bytes(),
+        }
+    }
+}
+
+/// A matrix of floats, however it was read.
+pub(super) fn full_matrix<B: Backend>(
+    (spec, values): (ParameterSpec, Values),
+    device: &B::Device,
+) -> Param<Tensor<B, 2>> {
+    let values = values.into_floats();
+    let [rows, columns] = [spec.shape[0], spec.shape[1]];
+    let data = if spec.is_transposed() {
+        let transposed: Vec<f32> = (0..columns)
+            .flat_map(|c| (0..rows).map(move |r| (r, c)))
+            .map(|(r, c)| values[r * columns + c])
+            .collect();
+        TensorData::new(transposed, [columns, rows])
+    } else {
+        TensorData::new(values, [rows, columns])
+    };
+    Param::initialized(spec.id(), Tensor::from_data(data, device).require_grad())
+}
+
+pub(super) fn vector<B: Backend>(
+    (spec, values): (ParameterSpec, Values),
+    device: &B::Device,
+) -> Param<Tensor<B, 1>> {
+    let data = TensorData::new(values.into_floats(), [spec.shape[0]]);
+    Param::initialized(spec.id(), Tensor::from_data(data, device).require_grad())
+}
