@@ -7,8 +7,8 @@ use burn::backend::flex::FlexDevice;
 use burn::backend::{Autodiff, Flex};
 use futures_lite::future::block_on;
 use memory_r1::checkpoint::{
-    Files, MANIFEST, Manifest, PackOptions, Quantization, TrainingRun, add_extractor, extractor, pack,
-    verify, write_decoder,
+    Content, Files, MANIFEST, Manifest, PackOptions, Quantization, TrainingRun, add_extractor, extractor,
+    pack, small, verify, write_decoder,
 };
 use memory_r1::error::{Error, ErrorCode};
 use memory_r1::generation::{
@@ -24,7 +24,7 @@ fn folder() -> PathBuf {
 fn committed() -> Files {
     let entries = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap());
     entries
-        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
+        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap().into()))
         .collect()
 }
 
@@ -71,12 +71,24 @@ fn the_committed_bundle_writes_as_ever() {
     assert!((logprob + 46.6877).abs() < 1e-3, "{logprob}");
 }
 
+/// The bytes of a file, to be changed.
+fn bytes_of<'a>(files: &'a mut Files, name: &str) -> &'a mut Vec<u8> {
+    match files.get_mut(name) {
+        Some(Content::Memory(bytes)) => bytes,
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+fn text_of(files: &Files, name: &str) -> String {
+    String::from_utf8(small(files, name).unwrap().to_vec()).unwrap()
+}
+
 #[test]
 fn a_flipped_byte_is_refused_by_the_name_of_its_file() {
     let files = committed();
     for name in files.keys().filter(|name| *name != MANIFEST) {
         let mut damaged = files.clone();
-        let bytes = damaged.get_mut(name).unwrap();
+        let bytes = bytes_of(&mut damaged, name);
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         let error = refusal(&damaged);
@@ -92,28 +104,28 @@ fn a_file_that_is_missing_cut_or_unlisted_is_named() {
     missing.remove("tokenizer.json");
     assert!(refusal(&missing).message().starts_with("the bundle's file tokenizer.json is missing"));
     let mut cut = files.clone();
-    cut.get_mut("model.safetensors").unwrap().pop();
+    bytes_of(&mut cut, "model.safetensors").pop();
     assert!(refusal(&cut).message().starts_with("the bundle's file model.safetensors has "));
     let mut extra = files;
-    extra.insert("more.safetensors".into(), vec![]);
+    extra.insert("more.safetensors".into(), vec![].into());
     assert_eq!(refusal(&extra).message(), "the bundle's file more.safetensors is not in its manifest");
 }
 
 #[test]
 fn a_newer_format_is_told_from_a_broken_one() {
     let mut files = committed();
-    let text = String::from_utf8(files[MANIFEST].clone()).unwrap();
+    let text = text_of(&files, MANIFEST);
     let newer = text.replace("\"format_version\": 1", "\"format_version\": 2");
-    files.insert(MANIFEST.into(), newer.into_bytes());
+    files.insert(MANIFEST.into(), newer.into_bytes().into());
     assert_eq!(refusal(&files).code(), ErrorCode::ModelUnsupported);
     // A bundle of before there was a threshold believes all; one that is no probability is damaged.
     assert!(!text.contains("fact_threshold"));
-    files.insert(MANIFEST.into(), text.clone().into_bytes());
+    files.insert(MANIFEST.into(), text.clone().into_bytes().into());
     assert!(load(&files).unwrap().info().fact_threshold.abs() < f64::EPSILON);
     let wrong = text.replacen('{', "{ \"fact_threshold\": 1.5,", 1);
-    files.insert(MANIFEST.into(), wrong.into_bytes());
+    files.insert(MANIFEST.into(), wrong.into_bytes().into());
     assert!(refusal(&files).message().contains("fact_threshold"));
-    files.insert(MANIFEST.into(), text.as_bytes()[..text.len() / 2].to_vec());
+    files.insert(MANIFEST.into(), text.as_bytes()[..text.len() / 2].to_vec().into());
     assert_eq!(refusal(&files).code(), ErrorCode::ModelIntegrity);
     files.remove(MANIFEST);
     assert_eq!(load(&files).unwrap().info().prompt_family, PromptFamily::Instruct);
@@ -138,7 +150,7 @@ fn options() -> PackOptions {
 #[test]
 fn packing_writes_what_is_committed() {
     let files = committed();
-    let packed = block_on(pack::<Flex>(&files, &options(), &FlexDevice)).unwrap();
+    let packed = block_on(pack::<Flex>(&files, &options(), None, &FlexDevice)).unwrap();
     let manifest = |files: &Files| verify(files).unwrap().unwrap();
     let (own, wanted): (Manifest, Manifest) = (manifest(&packed), manifest(&files));
     let logits = |manifest: &Manifest| manifest.self_check.clone().unwrap().logits;
@@ -166,7 +178,7 @@ fn quantised_bundles_open_and_lie_as_ever() {
         (q4, Some(q8), "c8054d0fd6b0b55aea2c9b954285663a0a6009de2efbd86dc7f5027370bdf0ec"),
     ] {
         let options = PackOptions { quantization, embedding_quantization: embedding, ..options() };
-        let files = block_on(pack::<Flex>(&committed(), &options, &FlexDevice)).unwrap();
+        let files = block_on(pack::<Flex>(&committed(), &options, None, &FlexDevice)).unwrap();
         let model = load(&files).unwrap();
         let manifest = model.manifest().unwrap();
         assert_eq!(manifest.quantization, quantization);
@@ -176,7 +188,7 @@ fn quantised_bundles_open_and_lie_as_ever() {
         assert_eq!(model.info().fingerprint, fingerprint, "{quantization}, embeddings {embedding:?}");
         // What was packed is packed again, in more bits, without change.
         let exact = PackOptions { quantization: Quantization::F32, embedding_quantization: None, ..options };
-        let wide = block_on(pack::<Flex>(&files, &exact, &FlexDevice)).unwrap();
+        let wide = block_on(pack::<Flex>(&files, &exact, None, &FlexDevice)).unwrap();
         let logits = |files: &Files| verify(files).unwrap().unwrap().self_check.unwrap().logits;
         assert_eq!(logits(&wide), logits(&files));
     }
@@ -185,10 +197,11 @@ fn quantised_bundles_open_and_lie_as_ever() {
 #[test]
 fn a_quantised_bundle_is_told_what_is_wrong_with_it() {
     let options = PackOptions { quantization: Quantization::Q6, ..options() };
-    let mut files = block_on(pack::<Flex>(&committed(), &options, &FlexDevice)).unwrap();
-    let config = String::from_utf8(files["config.json"].clone()).unwrap();
+    let mut files = block_on(pack::<Flex>(&committed(), &options, None, &FlexDevice)).unwrap();
+    let config = text_of(&files, "config.json");
     files.remove(MANIFEST);
-    files.insert("config.json".into(), config.replace("\"vocab_size\": 262", "\"vocab_size\": 263").into());
+    let config = config.replace("\"vocab_size\": 262", "\"vocab_size\": 263");
+    files.insert("config.json".into(), config.into_bytes().into());
     let error = refusal(&files);
     assert_eq!(error.code(), ErrorCode::ModelIntegrity);
     assert_eq!(
@@ -202,7 +215,8 @@ fn a_quantised_bundle_is_told_what_is_wrong_with_it() {
 #[test]
 fn a_bundle_may_have_an_extractor_of_its_own() {
     let packed = |quantization, options: PackOptions| {
-        block_on(pack::<Flex>(&committed(), &PackOptions { quantization, ..options }, &FlexDevice)).unwrap()
+        block_on(pack::<Flex>(&committed(), &PackOptions { quantization, ..options }, None, &FlexDevice))
+            .unwrap()
     };
     let mut bundle = packed(Quantization::F16, options());
     let alone = load(&bundle).unwrap().info().fingerprint.clone();
@@ -216,15 +230,15 @@ fn a_bundle_may_have_an_extractor_of_its_own() {
         ..options()
     };
     let mut other = packed(Quantization::Q8, own);
-    other.insert("NOTICE".into(), b"of the second".to_vec());
-    let text = String::from_utf8(other[MANIFEST].clone()).unwrap();
-    other.insert(MANIFEST.into(), text.clone().into());
+    other.insert("NOTICE".into(), b"of the second".to_vec().into());
+    let text = text_of(&other, MANIFEST);
+    other.insert(MANIFEST.into(), text.clone().into_bytes().into());
     add_extractor(&mut bundle, &other).unwrap();
 
     let manifest = verify(&bundle).unwrap().unwrap();
     assert_eq!(manifest.training.commands, ["first of all", "a test made it"]);
     assert_eq!(manifest.training.run, "none; extractor: second");
-    assert_eq!(bundle["NOTICE"], b"of the second");
+    assert_eq!(text_of(&bundle, "NOTICE"), "of the second");
     assert!(manifest.files.contains_key("NOTICE") && manifest.files.contains_key("extractor.safetensors"));
     let second = extractor(&bundle).unwrap().unwrap();
     let model = load(&second).unwrap();
@@ -241,15 +255,16 @@ fn a_bundle_may_have_an_extractor_of_its_own() {
     assert_eq!((first.info().extractor_candidates, first.info().context_length), (0, 200));
 
     // It stays when the bundle is packed again, and goes with another of the same names.
-    let again = block_on(pack::<Flex>(&bundle, &PackOptions::of(Some(&manifest)), &FlexDevice)).unwrap();
+    let again =
+        block_on(pack::<Flex>(&bundle, &PackOptions::of(Some(&manifest)), None, &FlexDevice)).unwrap();
     assert_eq!(verify(&again).unwrap().unwrap().training, manifest.training);
     assert_eq!(again["extractor.safetensors"], bundle["extractor.safetensors"]);
     assert!(extractor(&again).unwrap().is_some());
     add_extractor(&mut bundle, &other).unwrap();
-    assert_eq!(bundle["NOTICE"], b"of the second");
+    assert_eq!(text_of(&bundle, "NOTICE"), "of the second");
 
     let mut damaged = bundle.clone();
-    damaged.get_mut("extractor.safetensors").unwrap()[500] ^= 1;
+    bytes_of(&mut damaged, "extractor.safetensors")[500] ^= 1;
     assert!(refusal(&damaged).message().contains("extractor.safetensors is damaged"));
     damaged.remove("extractor.safetensors");
     assert!(refusal(&damaged).message().contains("extractor.safetensors is missing"));
@@ -257,9 +272,12 @@ fn a_bundle_may_have_an_extractor_of_its_own() {
     stranger.remove(MANIFEST);
     assert!(add_extractor(&mut bundle, &stranger).unwrap_err().message().contains("pack both"));
     let mut files = committed();
-    files.insert("tokenizer_config.json".into(), br#"{"eos_token":"<|end|>","chat_template":"x"}"#.to_vec());
+    files.insert(
+        "tokenizer_config.json".into(),
+        br#"{"eos_token":"<|end|>","chat_template":"x"}"#.to_vec().into(),
+    );
     files.remove(MANIFEST);
-    let stranger = block_on(pack::<Flex>(&files, &options(), &FlexDevice)).unwrap();
+    let stranger = block_on(pack::<Flex>(&files, &options(), None, &FlexDevice)).unwrap();
     let error = add_extractor(&mut bundle, &stranger).unwrap_err();
     assert_eq!(error.message(), "the extractor's tokenizer_config.json is not the model's");
 }
@@ -283,13 +301,13 @@ fn write_the_bundle() {
     };
     let decoder = config.init::<Flex>(1, &FlexDevice);
     let mut files = block_on(write_decoder(&decoder.into(), Quantization::F32)).unwrap();
-    files.insert("tokenizer.json".into(), byte_level_tokenizer().into_bytes());
+    files.insert("tokenizer.json".into(), byte_level_tokenizer().into_bytes().into());
     let template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>";
     let tokenizer_config = serde_json::json!({"chat_template": template, "eos_token": "<|end|>"});
-    files.insert("tokenizer_config.json".into(), format!("{tokenizer_config:#}\n").into_bytes());
+    files.insert("tokenizer_config.json".into(), format!("{tokenizer_config:#}\n").into_bytes().into());
     std::fs::create_dir_all(folder()).unwrap();
-    for (name, bytes) in block_on(pack::<Flex>(&files, &options(), &FlexDevice)).unwrap() {
-        std::fs::write(folder().join(name), bytes).unwrap();
+    for (name, bytes) in block_on(pack::<Flex>(&files, &options(), None, &FlexDevice)).unwrap() {
+        std::fs::write(folder().join(name), bytes.whole().unwrap()).unwrap();
     }
 }
 
@@ -304,8 +322,8 @@ fn a_bundle_of_bert_checks_itself() {
         "tokenizer_config.json",
         "chat_template.jinja",
     ];
-    let files: Files = names.map(|name| (name.to_owned(), std::fs::read(folder.join(name)).unwrap())).into();
-    let bundle = block_on(pack::<Flex>(&files, &options(), &FlexDevice)).unwrap();
+    let files: Files = names.map(|name| (name.to_owned(), std::fs::read(folder.join(name)).unwrap().into())).into();
+    let bundle = block_on(pack::<Flex>(&files, &options(), None, &FlexDevice)).unwrap();
     let model = load(&bundle).unwrap();
     assert_eq!(model.manifest().unwrap().architecture, "BertLMHeadModel");
     assert_eq!(model.decoder().config().block_token_id, Some(298));

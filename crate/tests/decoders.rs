@@ -106,7 +106,7 @@ fn a_file_that_the_index_names_and_the_folder_has_not_is_named() {
 fn an_index_that_is_no_index_is_named() {
     let [.., mut checkpoint, _, _] = reference::checkpoints();
     for text in ["[", "{}", r#"{"weight_map":{"norm":1}}"#] {
-        checkpoint.files.insert("model.safetensors.index.json".to_owned(), text.into());
+        checkpoint.files.insert("model.safetensors.index.json".to_owned(), text.as_bytes().to_vec().into());
         let error = read_decoder::<Flex>(&checkpoint.files, &FlexDevice).unwrap_err();
         assert_eq!(error.code(), ErrorCode::ModelIntegrity);
         assert_eq!(error.message(), "model.safetensors.index.json does not map tensors to files");

@@ -26,7 +26,10 @@ fn files(folder: &Path) -> Files {
         "sentence_bert_config.json",
         "1_Pooling/config.json",
     ];
-    names.into_iter().map(|name| (name.to_owned(), std::fs::read(folder.join(name)).unwrap())).collect()
+    names
+        .into_iter()
+        .map(|name| (name.to_owned(), std::fs::read(folder.join(name)).unwrap().into()))
+        .collect()
 }
 
 fn sentences() -> Vec<String> {
@@ -102,9 +105,9 @@ fn the_command_line_embeds() {
 fn what_is_wrong_with_an_encoder_is_named() {
     let with = |name: &str, from: &str, to: &str| {
         let mut files = files(&fixtures().join("mean"));
-        let text = String::from_utf8(files[name].clone()).unwrap();
+        let text = String::from_utf8(files[name].whole().unwrap().into_owned()).unwrap();
         assert!(text.contains(from), "{text}");
-        files.insert(name.to_owned(), text.replace(from, to).into_bytes());
+        files.insert(name.to_owned(), text.replace(from, to).into_bytes().into());
         let error = LocalEmbedder::<Flex>::load(&files, &FlexDevice, no_turn()).err().unwrap();
         (error.code(), error.message().to_owned())
     };

@@ -335,11 +335,12 @@ fn the_real_encoder_gives_the_agents_its_vectors() {
         "sentence_bert_config.json",
         "1_Pooling/config.json",
     ];
-    let files = names.map(|name| (name.to_owned(), std::fs::read(folder.join(name)).unwrap())).into();
+    let files = names.map(|name| (name.to_owned(), std::fs::read(folder.join(name)).unwrap().into())).into();
     let embedder = LocalEmbedder::<Flex>::load(&files, &FlexDevice, no_turn()).unwrap();
     let mut other = files.clone();
-    let pooling = String::from_utf8(other["1_Pooling/config.json"].clone()).unwrap() + " ";
-    other.insert("1_Pooling/config.json".to_owned(), pooling.into_bytes());
+    let pooling =
+        String::from_utf8(other["1_Pooling/config.json"].whole().unwrap().into_owned()).unwrap() + " ";
+    other.insert("1_Pooling/config.json".to_owned(), pooling.into_bytes().into());
     let other = LocalEmbedder::<Flex>::load(&other, &FlexDevice, no_turn()).unwrap();
     assert_ne!(embedder.info().fingerprint, other.info().fingerprint);
     let agent = agent(&silent(), Some(Rc::new(embedder)), Rc::new(InMemoryStore::new()));

@@ -37,6 +37,7 @@ fn model(folder: &Path) -> PathBuf {
     let config = DecoderConfig { max_position_embeddings: 1024, ..config };
     let decoder: Decoder<Flex> = config.init(3, &FlexDevice);
     for (name, bytes) in block_on(write_decoder(&decoder.into(), Quantization::F32)).unwrap() {
+        let bytes = bytes.whole().unwrap();
         fs::write(model.join(name), bytes).unwrap();
     }
     model

@@ -27,7 +27,7 @@ wasm_bindgen_test_configure!(run_in_browser);
 /// An encoder's files, and the embeddings that are wanted of it, one behind the other.
 macro_rules! encoder {
     ($name:literal) => {{
-        let read = |name: &str, bytes: &[u8]| (name.to_owned(), bytes.to_vec());
+        let read = |name: &str, bytes: &[u8]| (name.to_owned(), bytes.to_vec().into());
         let files = Files::from([
             read("config.json", include_bytes!(concat!("fixtures/encoders/", $name, "/config.json"))),
             read(

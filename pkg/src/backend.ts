@@ -22,6 +22,7 @@ export type Method =
   | "decide"
   | "answerFrom"
   | "info"
+  | "measure"
   | "panic";
 
 /** How a call is made. */

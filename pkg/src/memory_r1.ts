@@ -302,6 +302,11 @@ export class MemoryR1 {
     return this.#call("panic", () => ({}));
   }
 
+  /** Not for users: what the package's own measurements ask the engine, as {@link __panic}. */
+  __measure(asked: Record<string, unknown>): Promise<Record<string, unknown>> {
+    return this.#call("measure", () => asked);
+  }
+
   async #call<T>(
     method: Method,
     args: () => unknown,

@@ -295,7 +295,7 @@ async function start(): Promise<void> {
     return;
   }
   // The browser tests call the package on the page itself.
-  if (query.has("test")) Object.assign(window, { memory });
+  if (query.has("test")) Object.assign(window, { memory, MemoryR1 });
   byId("loading").hidden = true;
   for (const control of controls) control.disabled = false;
   showDevice(await memory.info());

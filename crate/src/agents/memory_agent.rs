@@ -129,6 +129,11 @@ impl MemoryAgent {
         &self.answer_agent
     }
 
+    /// The sentence encoder, where there is one.
+    pub fn embedder(&self) -> Option<&dyn Embedder> {
+        self.recall.embedder()
+    }
+
     /// Where the journals are.
     pub fn store(&self) -> &Rc<dyn Store> {
         &self.store

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CONFIG, FileEntry, Files, LEXICON, MANIFEST, Manifest, Quantization, SelfCheck, WEIGHTS, WORD_VECTORS,
-    verify,
+    CONFIG, Content, FileEntry, Files, LEXICON, MANIFEST, Manifest, Quantization, SelfCheck, WEIGHTS,
+    WORD_VECTORS, small, verify,
 };
 use crate::error::{Error, Result};
 
@@ -58,16 +58,18 @@ pub fn add_extractor(bundle: &mut Files, extractor: &Files) -> Result<()> {
         bundle.remove(in_bundle);
         manifest.files.remove(in_bundle);
         if let Some(bytes) = extractor.get(name) {
-            manifest.files.insert(in_bundle.to_owned(), FileEntry::of(bytes));
+            manifest.files.insert(in_bundle.to_owned(), FileEntry::of(bytes)?);
             bundle.insert(in_bundle.to_owned(), bytes.clone());
         }
     }
-    if let Some(notice) = extractor.get(NOTICE) {
-        let all = bundle.entry(NOTICE.to_owned()).or_default();
+    if let Some(notice) = small(extractor, NOTICE) {
+        let mut all = small(bundle, NOTICE).unwrap_or_default().to_vec();
         if !all.windows(notice.len()).any(|part| part == notice) {
             all.extend(notice);
         }
-        manifest.files.insert(NOTICE.to_owned(), FileEntry::of(all));
+        let all = Content::from(all);
+        manifest.files.insert(NOTICE.to_owned(), FileEntry::of(&all)?);
+        bundle.insert(NOTICE.to_owned(), all);
     }
     let mut commands = own.training.commands;
     for command in std::mem::take(&mut manifest.training.commands) {
@@ -89,13 +91,13 @@ pub fn add_extractor(bundle: &mut Files, extractor: &Files) -> Result<()> {
         fact_threshold: own.fact_threshold,
         self_check: own.self_check,
     });
-    bundle.insert(MANIFEST.to_owned(), manifest.to_json().into_bytes());
+    bundle.insert(MANIFEST.to_owned(), manifest.to_json().into_bytes().into());
     Ok(())
 }
 
 /// The extractor as a bundle of its own; none where one model does everything.
 pub fn extractor(files: &Files) -> Result<Option<Files>> {
-    let Some(bytes) = files.get(MANIFEST) else { return Ok(None) };
+    let Some(bytes) = small(files, MANIFEST) else { return Ok(None) };
     let manifest = Manifest::from_json(bytes)?;
     let Some(entry) = manifest.extractor.clone() else { return Ok(None) };
     let own_name = |name: &str| NAMES.iter().find(|(in_bundle, _)| *in_bundle == name).map(|(_, own)| *own);
@@ -121,6 +123,6 @@ pub fn extractor(files: &Files) -> Result<Option<Files>> {
         extractor: None,
         ..manifest
     };
-    own.insert(MANIFEST.to_owned(), manifest.to_json().into_bytes());
+    own.insert(MANIFEST.to_owned(), manifest.to_json().into_bytes().into());
     Ok(Some(own))
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EXTRACTOR_CONFIG, EXTRACTOR_LEXICON, ExtractorEntry, Files, sha256};
+use super::{Content, EXTRACTOR_CONFIG, EXTRACTOR_LEXICON, ExtractorEntry, Files, small};
 use crate::error::{Error, ErrorCode, Result};
 
 /// `manifest.json`
@@ -64,8 +64,8 @@ pub struct FileEntry {
 
 impl FileEntry {
     /// The entry of a file with these bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        Self { size: bytes.len() as u64, sha256: sha256(bytes) }
+    pub fn of(content: &Content) -> Result<Self> {
+        Ok(Self { size: content.len(), sha256: content.sha256()? })
     }
 }
 
@@ -171,7 +171,7 @@ fn is_read(name: &str) -> bool {
 /// The manifest of a bundle all of whose files are there, but for those that are not read, and
 /// have the right hash; none of a folder without one.
 pub fn verify(files: &Files) -> Result<Option<Manifest>> {
-    let Some(bytes) = files.get(MANIFEST) else { return Ok(None) };
+    let Some(bytes) = small(files, MANIFEST) else { return Ok(None) };
     let manifest = Manifest::from_json(bytes)?;
     let broken = |message: String| Err(Error::new(ErrorCode::ModelIntegrity, message));
     for (name, entry) in &manifest.files {
@@ -181,14 +181,14 @@ pub fn verify(files: &Files) -> Result<Option<Manifest>> {
             }
             return broken(format!("the bundle's file {name} is missing; get the bundle again"));
         };
-        if bytes.len() as u64 != entry.size {
+        if bytes.len() != entry.size {
             return broken(format!(
                 "the bundle's file {name} has {} bytes instead of {}; get the bundle again",
                 bytes.len(),
                 entry.size
             ));
         }
-        if sha256(bytes) != entry.sha256 {
+        if bytes.sha256()? != entry.sha256 {
             return broken(format!(
                 "the bundle's file {name} is damaged: its sha256 is not the manifest's; get the bundle again"
             ));

@@ -3,6 +3,7 @@
 //! A bundle is a folder in Hugging Face's layout with a [`Manifest`] that names every file's
 //! size and hash. Files come and go as [`Files`]; only the hub's cache is on a disk.
 
+mod content;
 mod extractor;
 #[cfg(not(target_arch = "wasm32"))]
 mod hub;
@@ -10,11 +11,17 @@ mod manifest;
 mod pack;
 mod quantized;
 mod weights;
+mod writing;
 
 use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
+use crate::error::Result;
+
+#[cfg(not(target_arch = "wasm32"))]
+pub use content::OnDisk;
+pub use content::{Content, Source};
 pub use extractor::{
     EXTRACTOR_CONFIG, EXTRACTOR_LEXICON, EXTRACTOR_WEIGHTS, ExtractorEntry, add_extractor, extractor,
 };
@@ -24,10 +31,28 @@ pub use manifest::{FileEntry, MANIFEST, Manifest, Quantization, SelfCheck, Train
 pub use pack::{PackOptions, pack};
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use weights::read_config;
-pub use weights::{read_decoder, read_encoder, read_weights, write_decoder, write_weights};
+pub use weights::{read_decoder, read_encoder, read_weights};
+#[cfg(not(target_arch = "wasm32"))]
+pub use writing::write_weights_file;
+pub use writing::{write_decoder, write_weights};
 
-/// File names and contents.
-pub type Files = BTreeMap<String, Vec<u8>>;
+/// File names and contents. Only weights may lie elsewhere than in memory ([`is_weights`]).
+pub type Files = BTreeMap<String, Content>;
+
+/// A file of a model's folder that is read whole.
+pub fn small<'a>(files: &'a Files, name: &str) -> Option<&'a [u8]> {
+    files.get(name).and_then(Content::in_memory)
+}
+
+/// How many bytes all files have.
+pub fn total(files: &Files) -> u64 {
+    files.values().map(Content::len).sum()
+}
+
+/// Whether a file of a model's folder is read tensor by tensor.
+pub fn is_weights(name: &str) -> bool {
+    name == EXTRACTOR_WEIGHTS || name.starts_with("model") && name.ends_with(".safetensors")
+}
 
 /// `config.json`
 pub const CONFIG: &str = "config.json";
@@ -85,13 +110,12 @@ fn hex(bytes: &[u8]) -> String {
 
 /// The sha256 of the weights; of the hashes one behind the other where there are several files of
 /// them, an extractor's among them.
-pub fn fingerprint(files: &Files) -> String {
+pub fn fingerprint(files: &Files) -> Result<String> {
     let own = weights::shards(files).map(|(_, bytes)| bytes);
-    let mut hashes = own.chain(files.get(EXTRACTOR_WEIGHTS)).map(|bytes| sha256(bytes));
-    match (hashes.next(), hashes.next()) {
-        (Some(only), None) => only,
-        (first, second) => {
-            sha256(first.into_iter().chain(second).chain(hashes).collect::<String>().as_bytes())
-        }
-    }
+    let hashes = own.chain(files.get(EXTRACTOR_WEIGHTS)).map(Content::sha256);
+    let hashes = hashes.collect::<Result<Vec<String>>>()?;
+    Ok(match &hashes[..] {
+        [only] => only.clone(),
+        several => sha256(several.concat().as_bytes()),
+    })
 }

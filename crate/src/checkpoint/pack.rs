@@ -1,9 +1,13 @@
 //! A model folder made into a bundle.
 
-use super::weights::{read_config, read_decoder, read_weights, write_weights};
+use std::borrow::Cow;
+use std::path::Path;
+
+use super::weights::{each_weight, read_config, read_decoder, read_weight};
+use super::writing::Writer;
 use super::{
-    COMPANIONS, CONFIG, FileEntry, Files, MANIFEST, Manifest, Quantization, SelfCheck, TrainingRun, WEIGHTS,
-    add_extractor, extractor,
+    COMPANIONS, CONFIG, Content, FileEntry, Files, MANIFEST, Manifest, Quantization, SelfCheck, TrainingRun,
+    WEIGHTS, add_extractor, extractor,
 };
 use crate::error::{Error, ErrorCode, Result};
 use crate::kernels::Kernels;
@@ -84,7 +88,14 @@ impl PackOptions {
 /// as they are, licences, notices and model cards as they are, a bundle's extractor as it is, and the
 /// manifest. `B` computes the
 /// self-check's logits: the CPU backend, so that every other one is measured against it.
-pub async fn pack<B: Kernels>(folder: &Files, options: &PackOptions, device: &B::Device) -> Result<Files> {
+///
+/// With a path the weights are written there, one tensor at a time, and stay there; else they are in memory.
+pub async fn pack<B: Kernels>(
+    folder: &Files,
+    options: &PackOptions,
+    weights: Option<&Path>,
+    device: &B::Device,
+) -> Result<Files> {
     if !(0.0..1.0).contains(&options.fact_threshold) {
         return Err(Error::invalid(format!(
             "a threshold of facts is in 0..1, not {}",
@@ -92,13 +103,20 @@ pub async fn pack<B: Kernels>(folder: &Files, options: &PackOptions, device: &B:
         )));
     }
     let config = read_config(folder)?;
-    let weights = read_weights(&config, folder)?;
-    let tensors = weights
-        .iter()
-        .map(|(spec, values)| (&*spec.name, &spec.shape[..], &values[..], options.format(spec.kind)));
+    let mut writer = Writer::default();
+    each_weight(&config, folder, |spec, values| {
+        let own = spec.clone();
+        let again = move || read_weight(&own, folder).map(Cow::Owned);
+        writer.add(&spec.name, &spec.shape, &values, options.format(spec.kind), again)
+    })?;
+    let weights = match weights {
+        #[cfg(not(target_arch = "wasm32"))]
+        Some(path) => writer.to_file(path)?,
+        _ => writer.to_bytes()?.into(),
+    };
     let mut files = Files::from([
-        (CONFIG.to_owned(), config.to_json().into_bytes()),
-        (WEIGHTS.to_owned(), write_weights(tensors)?),
+        (CONFIG.to_owned(), config.to_json().into_bytes().into()),
+        (WEIGHTS.to_owned(), weights),
     ]);
     if !folder.contains_key("tokenizer.json") {
         return Err(Error::new(ErrorCode::ModelIntegrity, "tokenizer.json is missing"));
@@ -112,7 +130,7 @@ pub async fn pack<B: Kernels>(folder: &Files, options: &PackOptions, device: &B:
         }
     }
     let self_check = self_check(&read_decoder::<B>(&files, device)?).await?;
-    let entry = |(name, bytes): (&String, &Vec<u8>)| (name.clone(), FileEntry::of(bytes));
+    let entry = |(name, content): (&String, &Content)| Ok((name.clone(), FileEntry::of(content)?));
     let longest = config.max_position_embeddings;
     let manifest = Manifest {
         format_version: Manifest::FORMAT_VERSION,
@@ -120,7 +138,7 @@ pub async fn pack<B: Kernels>(folder: &Files, options: &PackOptions, device: &B:
         architecture: config.family.architecture().to_owned(),
         quantization: options.quantization,
         embedding_quantization: options.embedding_quantization.filter(|own| *own != options.quantization),
-        files: files.iter().map(entry).collect(),
+        files: files.iter().map(entry).collect::<Result<_>>()?,
         prompt_family: options.prompt_family.clone(),
         context_length: options.context_length.map_or(longest, |length| length.min(longest)),
         candidates_per_speaker: options.candidates_per_speaker,
@@ -132,7 +150,7 @@ pub async fn pack<B: Kernels>(folder: &Files, options: &PackOptions, device: &B:
         self_check: Some(self_check),
         extractor: None,
     };
-    files.insert(MANIFEST.to_owned(), manifest.to_json().into_bytes());
+    files.insert(MANIFEST.to_owned(), manifest.to_json().into_bytes().into());
     if let Some(own) = extractor(folder)? {
         add_extractor(&mut files, &own)?;
     }

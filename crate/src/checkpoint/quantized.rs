@@ -18,9 +18,8 @@
 //! file alone says what b is.
 
 use half::f16;
-use safetensors::tensor::TensorView;
 
-use super::weights::{broken, to_f32};
+use super::weights::{Stored, broken, to_f32};
 use crate::error::Result;
 use crate::kernels::{GROUP, PackedMatrix, row_groups, row_words};
 use crate::nn::ParameterSpec;
@@ -36,15 +35,6 @@ const CLIPPING: [f32; 8] = [1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.75, 0.7];
 /// What follows a matrix's name in the name of its scales.
 pub(super) const SCALES: &str = ".scales";
 
-/// A matrix in few bits.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Quantized {
-    /// `[rows, row_bytes]`
-    pub(super) codes: Vec<u8>,
-    /// `[rows, row_groups]`, each two bytes, little-endian.
-    pub(super) scales: Vec<u8>,
-}
-
 /// Whether a tensor of this shape is quantised; vectors are not.
 pub(super) fn is_quantizable(shape: &[usize]) -> bool {
     matches!(shape, [_, columns] if *columns >= FEWEST_COLUMNS)
@@ -55,23 +45,29 @@ pub(super) fn row_bytes(columns: usize, bits: usize) -> usize {
     (columns * bits).div_ceil(8)
 }
 
-/// Quantises the rows of a matrix, whose values must be within the range of half precision.
+/// The scales of a matrix, whose values must be within the range of half precision.
 ///
 /// # Shapes
 /// - values: `[rows, columns]`
-pub(super) fn quantize(values: &[f32], columns: usize, bits: usize) -> Quantized {
-    let rows = values.len() / columns;
-    let mut codes = Vec::with_capacity(rows * row_bytes(columns, bits));
-    let mut scales = Vec::with_capacity(rows * row_groups(columns) * 2);
-    for row in values.chunks_exact(columns) {
-        for group in row.chunks(GROUP) {
-            let scale = best_scale(group, bits);
-            scales.extend(scale.to_le_bytes());
-            let encoder = Encoder::new(scale.to_f32(), bits);
-            pack(group.iter().map(|value| encoder.code(*value) as i32), bits, &mut codes);
-        }
+/// - output: `[rows, row_groups]`
+pub(super) fn scales(values: &[f32], columns: usize, bits: usize) -> Vec<f16> {
+    let groups = values.chunks_exact(columns).flat_map(|row| row.chunks(GROUP));
+    groups.map(|group| best_scale(group, bits)).collect()
+}
+
+/// The codes of a matrix with these scales.
+///
+/// # Shapes
+/// - values: `[rows, columns]`
+/// - output: `[rows, row_bytes]`
+pub(super) fn codes(values: &[f32], scales: &[f16], columns: usize, bits: usize) -> Vec<u8> {
+    let mut codes = Vec::with_capacity(values.len() / columns * row_bytes(columns, bits));
+    let groups = values.chunks_exact(columns).flat_map(|row| row.chunks(GROUP));
+    for (group, scale) in groups.zip(scales) {
+        let encoder = Encoder::new(scale.to_f32(), bits);
+        pack(group.iter().map(|value| encoder.code(*value) as i32), bits, &mut codes);
     }
-    Quantized { codes, scales }
+    codes
 }
 
 /// The scale with which a group's squared error is least.
@@ -145,9 +141,9 @@ fn pack(codes: impl Iterator<Item = i32>, bits: usize, bytes: &mut Vec<u8>) {
 
 /// Reads a quantised matrix out of its two tensors. One that does not have the lengths of the
 /// shape in `spec` is `MODEL_INTEGRITY` and named.
-pub(super) fn read(spec: &ParameterSpec, codes: &TensorView, scales: &TensorView) -> Result<PackedMatrix> {
-    let (name, is) = (&spec.name, codes.shape());
-    let ([rows, columns], [own_rows, bytes]) = (&spec.shape[..], is) else {
+pub(super) fn read(spec: &ParameterSpec, codes: &Stored, scales: &Stored) -> Result<PackedMatrix> {
+    let (name, is) = (&spec.name, &codes.shape);
+    let ([rows, columns], [own_rows, bytes]) = (&spec.shape[..], &is[..]) else {
         let wanted = &spec.shape;
         return Err(broken(format!(
             "the tensor {name} has the shape {is:?}, quantised, instead of {wanted:?}"
@@ -163,12 +159,12 @@ pub(super) fn read(spec: &ParameterSpec, codes: &TensorView, scales: &TensorView
         )));
     };
     let wanted = [*rows, row_groups(*columns)];
-    if scales.shape() != wanted {
-        let is = scales.shape();
+    if scales.shape != wanted {
+        let is = &scales.shape;
         return Err(broken(format!("the tensor {name}{SCALES} has the shape {is:?} instead of {wanted:?}")));
     }
     let scales = to_f32(&format!("{name}{SCALES}"), scales)?;
-    Ok(into_memory(codes.data(), scales, *columns, bits))
+    Ok(into_memory(&codes.data()?, scales, *columns, bits))
 }
 
 /// A matrix of 4 or 8 bits, whose bytes are the words of memory; one of 6 has 8 there.
@@ -214,21 +210,19 @@ mod tests {
     use safetensors::tensor::Dtype;
 
     use super::*;
+    use crate::checkpoint::Content;
     use crate::error::ErrorCode;
     use crate::nn::ParameterKind;
 
-    fn halves(values: &[f32]) -> Vec<u8> {
-        values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()
-    }
-
-    fn from_halves(bytes: &[u8]) -> Vec<f32> {
-        bytes.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect()
+    fn floats(scales: &[f16]) -> Vec<f32> {
+        scales.iter().map(|scale| scale.to_f32()).collect()
     }
 
     fn there_and_back(values: &[f32], columns: usize, bits: usize) -> Vec<f32> {
-        let Quantized { codes, scales } = quantize(values, columns, bits);
+        let scales = scales(values, columns, bits);
+        let codes = codes(values, &scales, columns, bits);
         assert_eq!(codes.len(), values.len() / columns * row_bytes(columns, bits));
-        into_memory(&codes, from_halves(&scales), columns, bits).values()
+        into_memory(&codes, floats(&scales), columns, bits).values()
     }
 
     #[test]
@@ -241,8 +235,9 @@ mod tests {
             (&[-128.0, 127.0, 1.0, -1.0], 8, &[0x80, 0x7f, 0x01, 0xff], 1.0),
             (&[0.0; 5], 6, &[0; 4], 0.0),
         ] {
-            let quantized = quantize(values, values.len(), bits);
-            assert_eq!(quantized, Quantized { codes: codes.to_vec(), scales: halves(&[scale]) });
+            let own = scales(values, values.len(), bits);
+            assert_eq!(floats(&own), [scale]);
+            assert_eq!(super::codes(values, &own, values.len(), bits), codes);
             assert_eq!(into_memory(codes, vec![scale], values.len(), bits).values(), values);
         }
     }
@@ -252,9 +247,9 @@ mod tests {
         let mut values = vec![1.0; 2 * 70];
         values[64..70].fill(3.0);
         values[70..].fill(-0.5);
-        let quantized = quantize(&values, 70, 8);
-        assert_eq!(quantized.codes.len(), 140);
-        assert_eq!(quantized.scales.len(), 2 * 2 * 2);
+        let scales = scales(&values, 70, 8);
+        assert_eq!(scales.len(), 2 * 2);
+        assert_eq!(codes(&values, &scales, 70, 8).len(), 140);
         let back = there_and_back(&values, 70, 4);
         for (value, own) in values.iter().zip(&back) {
             assert!((value - own).abs() < 1e-3 * value.abs(), "{own} instead of {value}");
@@ -279,8 +274,9 @@ mod tests {
         let spec = ParameterSpec { name: "w".into(), shape: vec![3, 70], kind: ParameterKind::Projection };
         let (bytes, width) = (vec![0; codes.iter().product()], if dtype == Dtype::U8 { 1 } else { 2 });
         let scale_bytes = [0x00, 0x7c].repeat(scales.iter().product::<usize>() * width / 2);
-        let codes = TensorView::new(Dtype::U8, codes.to_vec(), &bytes).unwrap();
-        let scales = TensorView::new(dtype, scales.to_vec(), &scale_bytes).unwrap();
+        let (bytes, scale_bytes) = (Content::from(bytes), Content::from(scale_bytes));
+        let codes = Stored::new(Dtype::U8, &codes, &bytes);
+        let scales = Stored::new(dtype, scales, &scale_bytes);
         let error = read(&spec, &codes, &scales).unwrap_err();
         (error.code(), error.message().to_owned())
     }

@@ -1,15 +1,15 @@
-//! Safetensors under Hugging Face's names.
+//! Reads safetensors under Hugging Face's names, one tensor at a time.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
+use safetensors::tensor::{Dtype, Metadata};
 use serde_json::Value;
 
-use super::{CONFIG, Files, INDEX, POOLING, Quantization, WEIGHTS, quantized};
+use super::{CONFIG, Content, Files, INDEX, POOLING, is_weights, quantized, small};
 use crate::error::{Error, ErrorCode, Result};
-use crate::kernels::{Kernels, row_groups};
+use crate::kernels::Kernels;
 use crate::nn::{DecoderConfig, Encoder, EncoderConfig, LanguageDecoder, ParameterSpec, Values};
 
 pub(super) fn broken(message: impl Into<String>) -> Error {
@@ -17,9 +17,32 @@ pub(super) fn broken(message: impl Into<String>) -> Error {
 }
 
 /// The safetensors files, by name.
-pub(super) fn shards(files: &Files) -> impl Iterator<Item = (&String, &Vec<u8>)> {
-    files.iter().filter(|(name, _)| name.starts_with("model") && name.ends_with(".safetensors"))
+pub(super) fn shards(files: &Files) -> impl Iterator<Item = (&String, &Content)> {
+    files.iter().filter(|(name, _)| is_weights(name) && name.starts_with("model"))
 }
+
+/// A tensor of a file, whose bytes are read when they are asked for.
+pub(super) struct Stored<'a> {
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+    content: &'a Content,
+    start: u64,
+    length: usize,
+}
+
+impl<'a> Stored<'a> {
+    /// Of the whole content.
+    #[cfg(test)]
+    pub(super) fn new(dtype: Dtype, shape: &[usize], content: &'a Content) -> Self {
+        Self { dtype, shape: shape.to_vec(), content, start: 0, length: content.len() as usize }
+    }
+
+    pub(super) fn data(&self) -> Result<Cow<'a, [u8]>> {
+        self.content.part(self.start, self.length)
+    }
+}
+
+type Tensors<'a> = BTreeMap<String, Stored<'a>>;
 
 /// The configuration of a folder.
 pub(crate) fn read_config(files: &Files) -> Result<DecoderConfig> {
@@ -27,7 +50,7 @@ pub(crate) fn read_config(files: &Files) -> Result<DecoderConfig> {
 }
 
 fn text<'a>(files: &'a Files, name: &str) -> Result<&'a str> {
-    let bytes = files.get(name).ok_or_else(|| broken(format!("{name} is missing")))?;
+    let bytes = small(files, name).ok_or_else(|| broken(format!("{name} is missing")))?;
     std::str::from_utf8(bytes).map_err(|cause| broken(format!("{name} is not text")).with_source(cause))
 }
 
@@ -54,7 +77,7 @@ pub fn read_decoder<B: Kernels>(files: &Files, device: &B::Device) -> Result<Lan
 /// Builds the sentence encoder of a folder in the layout of Sentence Transformers. Its pooler, which
 /// sentence embeddings do not use, and its table of positions may be there.
 pub fn read_encoder<B: Kernels>(files: &Files, device: &B::Device) -> Result<Encoder<B>> {
-    let config = EncoderConfig::from_json(text(files, CONFIG)?, files.get(POOLING).map(Vec::as_slice))?;
+    let config = EncoderConfig::from_json(text(files, CONFIG)?, small(files, POOLING))?;
     let mut tensors = tensors(files)?;
     for unused in ["pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"] {
         tensors.remove(unused);
@@ -66,15 +89,32 @@ pub fn read_encoder<B: Kernels>(files: &Files, device: &B::Device) -> Result<Enc
 
 /// Every parameter of `config`, in its order, as f32.
 pub fn read_weights(config: &DecoderConfig, files: &Files) -> Result<Vec<(ParameterSpec, Vec<f32>)>> {
-    let mut tensors = tensors(files)?;
     let mut weights = Vec::new();
+    each_weight(config, files, |spec, values| {
+        weights.push((spec.clone(), values));
+        Ok(())
+    })?;
+    Ok(weights)
+}
+
+/// One parameter after the other.
+pub(super) fn each_weight(
+    config: &DecoderConfig,
+    files: &Files,
+    mut hear: impl FnMut(&ParameterSpec, Vec<f32>) -> Result<()>,
+) -> Result<()> {
+    let mut tensors = tensors(files)?;
     for spec in config.parameters() {
         let values = take(&mut tensors, &spec)?;
         remove_copies(config, &spec, &values, &mut tensors)?;
-        weights.push((spec, values.into_floats()));
+        hear(&spec, values.into_floats())?;
     }
-    none_is_left(&tensors)?;
-    Ok(weights)
+    none_is_left(&tensors)
+}
+
+/// One parameter, of which is known that it is there.
+pub(super) fn read_weight(spec: &ParameterSpec, files: &Files) -> Result<Vec<f32>> {
+    take(&mut tensors(files)?, spec).map(Values::into_floats)
 }
 
 /// Some tools write out a second time what is tied: it must be the same.
@@ -82,7 +122,7 @@ fn remove_copies(
     config: &DecoderConfig,
     spec: &ParameterSpec,
     values: &Values,
-    tensors: &mut BTreeMap<String, TensorView<'_>>,
+    tensors: &mut Tensors<'_>,
 ) -> Result<()> {
     for &(copy, name) in config.tied_copies().iter().filter(|(_, name)| *name == spec.name) {
         if tensors.contains_key(copy) {
@@ -96,14 +136,17 @@ fn remove_copies(
 }
 
 /// All tensors of all files.
-fn tensors(files: &Files) -> Result<BTreeMap<String, TensorView<'_>>> {
+fn tensors(files: &Files) -> Result<Tensors<'_>> {
     check_index(files)?;
     let mut tensors = BTreeMap::new();
-    for (file, bytes) in shards(files) {
-        let shard = SafeTensors::deserialize(bytes)
-            .map_err(|cause| broken(format!("{file} is not a safetensors file")).with_source(cause))?;
-        for (name, view) in shard.tensors() {
-            if tensors.insert(name.clone(), view).is_some() {
+    for (file, content) in shards(files) {
+        let (header, data) = header(content)
+            .ok_or_else(|| broken(format!("{file} is not a safetensors file, or not all of it is there")))?;
+        for (name, info) in header.tensors() {
+            let (start, end) = info.data_offsets;
+            let (shape, start, length) = (info.shape.clone(), data + start as u64, end - start);
+            let stored = Stored { dtype: info.dtype, shape, content, start, length };
+            if tensors.insert(name.clone(), stored).is_some() {
                 return Err(broken(format!("the tensor {name} is there twice")));
             }
         }
@@ -114,23 +157,34 @@ fn tensors(files: &Files) -> Result<BTreeMap<String, TensorView<'_>>> {
     Ok(tensors)
 }
 
+/// What a safetensors file begins with, and where the tensors begin: its length, the header, and nothing behind
+/// the last tensor. The types' sizes are checked with the header.
+fn header(content: &Content) -> Option<(Metadata, u64)> {
+    let length = content.part(0, 8).ok()?;
+    let length = u64::from_le_bytes(length.as_ref().try_into().ok()?);
+    let header = content.part(8, usize::try_from(length).ok()?).ok()?;
+    let header: Metadata = serde_json::from_slice(&header).ok()?;
+    let end = header.tensors().values().map(|info| info.data_offsets.1 as u64).max().unwrap_or(0);
+    (8 + length + end == content.len()).then_some((header, 8 + length))
+}
+
 /// The values of one tensor, which must have the shape that is wanted.
-fn take(tensors: &mut BTreeMap<String, TensorView<'_>>, spec: &ParameterSpec) -> Result<Values> {
+fn take(tensors: &mut Tensors<'_>, spec: &ParameterSpec) -> Result<Values> {
     let mut remove =
         |name: &str| tensors.remove(name).ok_or_else(|| broken(format!("the tensor {name} is missing")));
     let view = remove(&spec.name)?;
-    if view.dtype() == Dtype::U8 {
+    if view.dtype == Dtype::U8 {
         let scales = remove(&format!("{}{}", spec.name, quantized::SCALES))?;
         return quantized::read(spec, &view, &scales).map(Values::Packed);
     }
-    if view.shape() != spec.shape {
-        let (is, wanted) = (view.shape(), &spec.shape);
+    if view.shape != spec.shape {
+        let (is, wanted) = (&view.shape, &spec.shape);
         return Err(broken(format!("the tensor {} has the shape {is:?} instead of {wanted:?}", spec.name)));
     }
     to_f32(&spec.name, &view).map(Values::Full)
 }
 
-fn none_is_left(tensors: &BTreeMap<String, TensorView<'_>>) -> Result<()> {
+fn none_is_left(tensors: &Tensors<'_>) -> Result<()> {
     match tensors.keys().next() {
         Some(name) => Err(broken(format!("the tensor {name} is left over: the model has no place for it"))),
         None => Ok(()),
@@ -139,7 +193,7 @@ fn none_is_left(tensors: &BTreeMap<String, TensorView<'_>>) -> Result<()> {
 
 /// Where the weights lie in several files, all that the index names must be there.
 fn check_index(files: &Files) -> Result<()> {
-    let Some(bytes) = files.get(INDEX) else { return Ok(()) };
+    let Some(bytes) = small(files, INDEX) else { return Ok(()) };
     let index: Value = serde_json::from_slice(bytes).unwrap_or_default();
     let names: Option<Vec<&str>> =
         index["weight_map"].as_object().and_then(|map| map.values().map(Value::as_str).collect());
@@ -150,10 +204,10 @@ fn check_index(files: &Files) -> Result<()> {
     }
 }
 
-pub(super) fn to_f32(name: &str, view: &TensorView) -> Result<Vec<f32>> {
-    let data = view.data();
+pub(super) fn to_f32(name: &str, stored: &Stored) -> Result<Vec<f32>> {
+    let data = stored.data()?;
     let pair = |bytes: &[u8]| [bytes[0], bytes[1]];
-    let values: Vec<f32> = match view.dtype() {
+    let values: Vec<f32> = match stored.dtype {
         Dtype::F32 => data
             .chunks_exact(4)
             .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
@@ -173,92 +227,16 @@ pub(super) fn to_f32(name: &str, view: &TensorView) -> Result<Vec<f32>> {
     }
 }
 
-/// `config.json` and `model.safetensors` of a decoder.
-pub async fn write_decoder<B: Kernels>(
-    decoder: &LanguageDecoder<B>,
-    quantization: Quantization,
-) -> Result<Files> {
-    let parameters = decoder.to_parameters().await?;
-    let tensors = parameters
-        .iter()
-        .map(|(spec, values)| (spec.name.as_str(), &spec.shape[..], &values[..], quantization));
-    Ok(Files::from([
-        (CONFIG.to_owned(), decoder.config().to_json().into_bytes()),
-        (WEIGHTS.to_owned(), write_weights(tensors)?),
-    ]))
-}
-
-/// A safetensors file of tensors given as name, shape, values, and how these are to lie there. What
-/// quantisation spares, vectors above all, is in 16 bits where it fits, else in 32. A matrix with a
-/// value that does not fit is `INVALID_ARGUMENT`.
-pub fn write_weights<'a>(
-    tensors: impl IntoIterator<Item = (&'a str, &'a [usize], &'a [f32], Quantization)>,
-) -> Result<Vec<u8>> {
-    let mut views = Vec::new();
-    for (name, shape, values, quantization) in tensors {
-        let outside = values.iter().find(|value| !f16::from_f32(**value).is_finite());
-        let bits = quantization.bits().filter(|_| quantized::is_quantizable(shape));
-        let is_half = match (quantization, bits, outside) {
-            (Quantization::F32, ..) => false,
-            (Quantization::F16, _, Some(value)) | (_, Some(_), Some(value)) => {
-                return Err(Error::invalid(format!(
-                    "{value} of {name} does not fit into 16 bits: pack as f32"
-                )));
-            }
-            _ => outside.is_none(),
-        };
-        if let (Some(bits), [rows, columns]) = (bits, shape) {
-            let (bytes, groups) = (quantized::row_bytes(*columns, bits), row_groups(*columns));
-            let matrix = quantized::quantize(values, *columns, bits);
-            let scales = Owned { dtype: Dtype::F16, shape: vec![*rows, groups], data: matrix.scales };
-            views.push((format!("{name}{}", quantized::SCALES), scales));
-            let codes = Owned { dtype: Dtype::U8, shape: vec![*rows, bytes], data: matrix.codes };
-            views.push((name.to_owned(), codes));
-            continue;
-        }
-        let (dtype, data) = if is_half {
-            (Dtype::F16, values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect())
-        } else {
-            (Dtype::F32, values.iter().flat_map(|value| value.to_le_bytes()).collect())
-        };
-        views.push((name.to_owned(), Owned { dtype, shape: shape.to_vec(), data }));
-    }
-    let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    safetensors::serialize(views, Some(metadata))
-        .map_err(|cause| Error::internal("the weights cannot be written").with_source(cause))
-}
-
-struct Owned {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    data: Vec<u8>,
-}
-
-impl View for Owned {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.data)
-    }
-
-    fn data_len(&self) -> usize {
-        self.data.len()
-    }
-}
-
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests {
     use burn::backend::Flex;
     use burn::backend::flex::FlexDevice;
     use futures_lite::future::block_on;
 
+    use safetensors::tensor::SafeTensors;
+
     use super::*;
+    use crate::checkpoint::{Quantization, WEIGHTS, write_decoder, write_weights};
     use crate::nn::Family;
 
     /// Names, shapes and values.
@@ -308,7 +286,7 @@ mod tests {
         change(&mut tensors);
         let views =
             tensors.iter().map(|(name, shape, values)| (&**name, &shape[..], &values[..], Quantization::F32));
-        files.insert(WEIGHTS.to_owned(), write_weights(views).unwrap());
+        files.insert(WEIGHTS.to_owned(), write_weights(views).unwrap().into());
         files
     }
 
@@ -341,7 +319,7 @@ mod tests {
                 let error = (error / values.len() as f32).sqrt();
                 assert!(error <= share * largest, "{quantization} {}: {error} of {largest}", spec.name);
             }
-            let file = SafeTensors::deserialize(&files[WEIGHTS]).unwrap();
+            let file = SafeTensors::deserialize(small(&files, WEIGHTS).unwrap()).unwrap();
             let embedding = file.tensor("model.embed_tokens.weight").unwrap();
             assert_eq!(
                 (embedding.dtype(), embedding.shape()),
@@ -380,10 +358,11 @@ mod tests {
             ),
             ("model.layers.0.mlp.up_proj.weight", "the tensor model.layers.0.mlp.up_proj.weight is missing"),
         ] {
-            let file = SafeTensors::deserialize(&files[WEIGHTS]).unwrap();
+            let file = SafeTensors::deserialize(small(&files, WEIGHTS).unwrap()).unwrap();
             let left = file.tensors().into_iter().filter(|(own, _)| own != name);
+            let bytes = safetensors::serialize(left, None).unwrap();
             let mut files = files.clone();
-            files.insert(WEIGHTS.to_owned(), safetensors::serialize(left, None).unwrap());
+            files.insert(WEIGHTS.to_owned(), bytes.into());
             let error = error(&files);
             assert_eq!((error.code(), error.message()), (ErrorCode::ModelIntegrity, message));
         }
@@ -451,8 +430,12 @@ mod tests {
     #[test]
     fn a_file_that_is_cut_or_absent_is_named() {
         let mut files = written(&tiny(true));
-        files.get_mut(WEIGHTS).unwrap().truncate(100);
-        assert_eq!(error(&files).message(), "model.safetensors is not a safetensors file");
+        let bytes = small(&files, WEIGHTS).unwrap()[..100].to_vec();
+        files.insert(WEIGHTS.to_owned(), bytes.into());
+        assert_eq!(
+            error(&files).message(),
+            "model.safetensors is not a safetensors file, or not all of it is there"
+        );
         files.remove(WEIGHTS);
         assert_eq!(error(&files).message(), "there is no safetensors file with tensors");
         files.remove(CONFIG);

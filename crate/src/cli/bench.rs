@@ -1,16 +1,22 @@
 //! `bench`: speed, beside what the machine can do.
 
+use std::fs;
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use futures_lite::future::block_on;
+use serde::Serialize;
 
 use super::interrupt::on_interrupt;
 use super::model::{ModelArguments, OnBackend, on_backend, read_folder};
 use super::output::Output;
+use super::precision::Precision;
 use super::progress::Progress;
-use crate::error::Result;
+use crate::checkpoint::{CONFIG, Quantization, WEIGHTS, small, write_weights_file};
+use crate::error::{Error, ErrorCode, Result};
 use crate::evaluation::speed::{
-    DecodeSpeed, LoadSpeed, PrefillSpeed, RetrievalSpeed, decode, load, prefill, random_decoder, retrieval,
-    shape,
+    DecodeSpeed, LoadSpeed, PrefillSpeed, RetrievalSpeed, decode, load, prefill, random_decoder,
+    random_values, retrieval, shape,
 };
 use crate::generation::Cancel;
 use crate::kernels::Kernels;
@@ -33,6 +39,8 @@ enum What {
     Load(LoadArguments),
     /// The nearest of many vectors, searched exactly.
     Retrieval(RetrievalArguments),
+    /// A model's folder with random weights, in 16 bits: for `pack`, and for what cannot make them itself.
+    Random(RandomArguments),
 }
 
 #[derive(Debug, Args)]
@@ -43,6 +51,9 @@ struct Subject {
     /// qwen2.5-1.5b, qwen3-0.6b, llama-3.2-1b.
     #[arg(long, value_name = "SHAPE", conflicts_with = "model")]
     random: Option<String>,
+    /// How the random weights lie in memory: f32, q8 or q4; a folder's are as they lie there.
+    #[arg(long, value_enum, value_name = "FORMAT", requires = "random")]
+    quantize: Option<Precision>,
     /// The seed of random weights.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -103,6 +114,22 @@ struct RetrievalArguments {
     seed: u64,
 }
 
+#[derive(Debug, Args)]
+struct RandomArguments {
+    /// The model's shape: nano, qwen2.5-0.5b, qwen2.5-1.5b, qwen3-0.6b, llama-3.2-1b.
+    #[arg(long, value_name = "SHAPE")]
+    shape: String,
+    /// The folder whose tokenizer it has.
+    #[command(flatten)]
+    tokenizer: ModelArguments,
+    /// The seed of the weights.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// The folder to write.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
 pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     let cancel = on_interrupt()?;
     match &arguments.what {
@@ -130,6 +157,10 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
             let speed = speed?;
             output.result(&speed, || searched(&speed))
         }
+        What::Random(own) => {
+            let written = own.write()?;
+            output.result(&written, || format!("{} bytes of weights in {}", written.bytes, own.out.display()))
+        }
     }
 }
 
@@ -138,11 +169,50 @@ fn on_device<W: OnBackend>(model: &ModelArguments, work: W) -> Result<W::Output>
     on_backend(model.device, work)
 }
 
+#[derive(Serialize)]
+struct Written {
+    bytes: u64,
+}
+
+impl RandomArguments {
+    fn write(&self) -> Result<Written> {
+        let config = shape(&self.shape)?;
+        let files = read_folder(&self.tokenizer.folder()?)?;
+        let unwritable = |cause| {
+            let text = format!("{} could not be written", self.out.display());
+            Error::new(ErrorCode::NotReachable, text).with_source(cause)
+        };
+        fs::create_dir_all(&self.out).map_err(unwritable)?;
+        for name in ["tokenizer.json", "tokenizer_config.json"] {
+            let Some(bytes) = small(&files, name) else { continue };
+            fs::write(self.out.join(name), bytes).map_err(unwritable)?;
+        }
+        fs::write(self.out.join(CONFIG), config.to_json()).map_err(unwritable)?;
+        let path = self.out.join(WEIGHTS);
+        write_weights_file(&path, &config.parameters(), Quantization::F16, |spec| {
+            random_values(spec, self.seed)
+        })?;
+        Ok(Written { bytes: fs::metadata(&path).map_err(unwritable)?.len() })
+    }
+}
+
 impl Subject {
+    /// The bits of random matrices; none of floats.
+    fn bits(&self) -> Result<Option<usize>> {
+        match self.quantize {
+            None | Some(Precision::F32) => Ok(None),
+            Some(Precision::Q8) => Ok(Some(8)),
+            Some(Precision::Q4) => Ok(Some(4)),
+            Some(Precision::F16 | Precision::Q6) => {
+                Err(Error::invalid("in memory weights have 32, 8 or 4 bits: give --quantize f32, q8 or q4"))
+            }
+        }
+    }
+
     fn build<B: Kernels>(&self) -> Result<LanguageDecoder<B>> {
         let device = B::Device::default();
         match &self.random {
-            Some(name) => random_decoder(&shape(name)?, self.seed, &device),
+            Some(name) => random_decoder(&shape(name)?, self.bits()?, self.seed, &device),
             None => crate::checkpoint::read_decoder(&read_folder(&self.model.folder()?)?, &device),
         }
     }

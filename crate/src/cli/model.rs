@@ -5,6 +5,7 @@ use std::fs;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use clap::Args;
 
@@ -14,7 +15,8 @@ use super::output::Output;
 use super::progress::Progress;
 use crate::agents::Models;
 use crate::checkpoint::{
-    CONFIG, Downloaded, Files, Hub, HubName, POOLING, WORD_VECTORS, extractor, is_model_file,
+    CONFIG, Content, Downloaded, Files, Hub, HubName, OnDisk, POOLING, WORD_VECTORS, extractor,
+    is_model_file, is_weights, small,
 };
 use crate::error::{Error, ErrorCode, Result};
 use crate::generation::{Embedder, LanguageModel, LocalEmbedder, LocalModel, no_turn};
@@ -48,7 +50,7 @@ impl ModelArguments {
         let files = read_folder(&folder)?;
         let model = |files: &Files| load_on::<dyn LanguageModel>(self.device, files);
         let models = model(&files).and_then(|first| {
-            let retriever = Retriever::read(files.get(WORD_VECTORS).map(Vec::as_slice))?;
+            let retriever = Retriever::read(small(&files, WORD_VECTORS))?;
             let models = Models::one(first).with_retriever(retriever);
             let extractor = extractor(&files)?.map(|own| model(&own)).transpose()?;
             Ok(match extractor {
@@ -194,13 +196,18 @@ pub(in crate::cli) fn read_folder(folder: &Path) -> Result<Files> {
         let path = entry.map_err(|error| unreadable(folder, error))?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { continue };
         if is_model_file(&name) {
-            let bytes = fs::read(&path).map_err(|error| unreadable(&path, error))?;
-            files.insert(name, bytes);
+            let unreadable = |error| unreadable(&path, error);
+            let content = if is_weights(&name) {
+                Content::Elsewhere(Arc::new(OnDisk::open(&path).map_err(unreadable)?))
+            } else {
+                fs::read(&path).map_err(unreadable)?.into()
+            };
+            files.insert(name, content);
         }
     }
     // The one file that Sentence Transformers keep in a folder of its own.
     if let Ok(bytes) = fs::read(folder.join(POOLING)) {
-        files.insert(POOLING.to_owned(), bytes);
+        files.insert(POOLING.to_owned(), bytes.into());
     }
     if files.contains_key(CONFIG) {
         return Ok(files);

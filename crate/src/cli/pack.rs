@@ -1,6 +1,7 @@
 //! `pack`: a bundle for the browser out of a model's folder.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use burn::backend::flex::FlexDevice;
@@ -13,7 +14,8 @@ use super::model::{read_folder, read_model};
 use super::output::Output;
 use super::precision::Precision;
 use crate::checkpoint::{
-    Files, MANIFEST, Manifest, PackOptions, Quantization, add_extractor, fingerprint, pack, verify,
+    Files, MANIFEST, Manifest, PackOptions, Quantization, WEIGHTS, add_extractor, fingerprint, pack, total,
+    verify,
 };
 use crate::error::{Error, ErrorCode, Result};
 
@@ -52,7 +54,7 @@ pub(super) struct Arguments {
 #[derive(Serialize)]
 struct Packed {
     name: String,
-    bytes: usize,
+    bytes: u64,
     fingerprint: String,
     files: Vec<String>,
 }
@@ -60,16 +62,19 @@ struct Packed {
 pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     let files = read_model(&arguments.model)?;
     let own = verify(&files)?;
-    let mut bundle =
-        block_on(pack::<burn::backend::Flex>(&files, &options(arguments, own.as_ref())?, &FlexDevice))?;
+    let options = options(arguments, own.as_ref())?;
+    fs::create_dir_all(&arguments.out).map_err(|error| unwritable(&arguments.out, error))?;
+    let weights = partial(&arguments.out, WEIGHTS);
+    let packing = pack::<burn::backend::Flex>(&files, &options, Some(&weights), &FlexDevice);
+    let mut bundle = block_on(packing).inspect_err(|_| drop(fs::remove_file(&weights)))?;
     if let Some(folder) = &arguments.extractor {
         add_extractor(&mut bundle, &read_model(folder)?)?;
     }
     write(&arguments.out, &bundle)?;
     let packed = Packed {
         name: verify(&bundle)?.map_or(String::new(), |manifest| manifest.name),
-        bytes: bundle.values().map(Vec::len).sum(),
-        fingerprint: fingerprint(&bundle),
+        bytes: total(&bundle),
+        fingerprint: fingerprint(&bundle)?,
         files: bundle.keys().cloned().collect(),
     };
     output.result(&packed, || {
@@ -116,24 +121,35 @@ fn options(arguments: &Arguments, own: Option<&Manifest>) -> Result<PackOptions>
     })
 }
 
-/// Writes a bundle's files, the manifest last: a folder with a manifest is whole.
+fn unwritable(folder: &Path, cause: std::io::Error) -> Error {
+    Error::new(ErrorCode::NotReachable, format!("{} could not be written", folder.display()))
+        .with_source(cause)
+}
+
+/// Where a file lies until it is whole.
+fn partial(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.partial"))
+}
+
+/// Writes a bundle's files, the manifest last: a folder with a manifest is whole. The weights lie beside their place
+/// already. What is read of an old bundle in the folder may be written there again.
 fn write(folder: &Path, bundle: &Files) -> Result<()> {
-    let unwritable = |error| {
-        Error::new(ErrorCode::NotReachable, format!("{} could not be written", folder.display()))
-            .with_source(error)
-    };
-    fs::create_dir_all(folder).map_err(unwritable)?;
+    let unwritable = |error| unwritable(folder, error);
     match fs::remove_file(folder.join(MANIFEST)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unwritable(error)),
         _ => (),
+    }
+    for (name, content) in bundle.iter().filter(|(name, _)| *name != WEIGHTS) {
+        let mut file = fs::File::create(partial(folder, name)).map_err(unwritable)?;
+        content.each_piece(|piece| file.write_all(piece).map_err(unwritable))?;
     }
     for stale in read_folder(folder).unwrap_or_default().keys().filter(|name| name.ends_with(".safetensors"))
     {
         fs::remove_file(folder.join(stale)).map_err(unwritable)?;
     }
-    let (manifest, others): (Vec<_>, Vec<_>) = bundle.iter().partition(|(name, _)| *name == MANIFEST);
-    for (name, bytes) in others.into_iter().chain(manifest) {
-        fs::write(folder.join(name), bytes).map_err(unwritable)?;
+    let (manifest, others): (Vec<_>, Vec<_>) = bundle.keys().partition(|name| *name == MANIFEST);
+    for name in others.into_iter().chain(manifest) {
+        fs::rename(partial(folder, name), folder.join(name)).map_err(unwritable)?;
     }
     Ok(())
 }

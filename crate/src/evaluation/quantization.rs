@@ -15,7 +15,7 @@ use super::ops::{ops_totals, run_case};
 use crate::agents::{AddOptions, Models};
 use crate::checkpoint::{
     EXTRACTOR_WEIGHTS, Files, PackOptions, Quantization, WEIGHTS, WORD_VECTORS, add_extractor, extractor,
-    pack, verify,
+    pack, small, total, verify,
 };
 use crate::datasets::synthetic::OpsCase;
 use crate::error::{Error, Result};
@@ -129,7 +129,7 @@ impl<D> Run<'_, D> {
                 embedding_quantization: embedding,
                 ..PackOptions::of(verify(folder)?.as_ref())
             };
-            pack::<B>(folder, &options, self.device).await
+            pack::<B>(folder, &options, None, self.device).await
         };
         let mut bundle = packed(self.folder).await?;
         if let Some(own) = extractor(self.folder)? {
@@ -138,11 +138,11 @@ impl<D> Run<'_, D> {
         let cost = FormatCost {
             quantization,
             embedding_quantization: embedding,
-            bytes: bundle.values().map(Vec::len).sum(),
+            bytes: total(&bundle) as usize,
             weights_bytes: [WEIGHTS, EXTRACTOR_WEIGHTS]
                 .iter()
                 .filter_map(|name| bundle.get(*name))
-                .map(Vec::len)
+                .map(|weights| weights.len() as usize)
                 .sum(),
             mean_kl: 0.0,
             accuracy: 0.0,
@@ -165,7 +165,7 @@ impl<D> Run<'_, D> {
             return Err(Error::internal("no model was loaded"));
         };
         let candidates = first.info().manager_candidates;
-        let retriever = Retriever::read(self.folder.get(WORD_VECTORS).map(Vec::as_slice))?;
+        let retriever = Retriever::read(small(self.folder, WORD_VECTORS))?;
         let models = Models { extractor: last, ..Models::one(first).with_retriever(retriever) };
         let mut outcomes = Vec::with_capacity(self.cases.len());
         let options = AddOptions { cancel: self.cancel.clone(), ..AddOptions::default() };

@@ -50,11 +50,12 @@ impl<B: Kernels> LocalEmbedder<B> {
     pub fn load(files: &Files, device: &B::Device, turn: Turn) -> Result<Self> {
         let broken = |message: &str| Error::new(ErrorCode::ModelIntegrity, message);
         let encoder = checkpoint::read_encoder::<B>(files, device)?;
-        let bytes = files.get("tokenizer.json").ok_or_else(|| broken("tokenizer.json is missing"))?;
+        let bytes =
+            checkpoint::small(files, "tokenizer.json").ok_or_else(|| broken("tokenizer.json is missing"))?;
         let mut tokenizer = Tokenizer::from_bytes(bytes)
             .map_err(|cause| broken("tokenizer.json cannot be read").with_source(cause))?;
         let config = encoder.config();
-        let max_length = match files.get(SENTENCES) {
+        let max_length = match checkpoint::small(files, SENTENCES) {
             Some(bytes) => {
                 let own: Value = serde_json::from_slice(bytes)
                     .map_err(|cause| broken("sentence_bert_config.json is not JSON").with_source(cause))?;
@@ -68,7 +69,7 @@ impl<B: Kernels> LocalEmbedder<B> {
             .with_truncation(Some(TruncationParams { max_length, ..TruncationParams::default() }))
             .map_err(|cause| broken("max_seq_length is too short").with_source(cause))?;
         let info =
-            EmbedderInfo { fingerprint: fingerprint(files), dimensions: config.hidden_size, max_length };
+            EmbedderInfo { fingerprint: fingerprint(files)?, dimensions: config.hidden_size, max_length };
         Ok(Self { encoder, tokenizer, info, device: device.clone(), turn })
     }
 
@@ -91,11 +92,11 @@ impl<B: Kernels> LocalEmbedder<B> {
     }
 }
 
-fn fingerprint(files: &Files) -> String {
+fn fingerprint(files: &Files) -> Result<String> {
     let settings = [CONFIG, "tokenizer.json", POOLING, SENTENCES];
-    let hash = |name| files.get(name).map_or_else(|| "-".to_owned(), |bytes| sha256(bytes));
+    let hash = |name| checkpoint::small(files, name).map_or_else(|| "-".to_owned(), sha256);
     let parts = settings.into_iter().map(hash);
-    sha256(parts.fold(checkpoint::fingerprint(files), |all, own| format!("{all} {own}")).as_bytes())
+    Ok(sha256(parts.fold(checkpoint::fingerprint(files)?, |all, own| format!("{all} {own}")).as_bytes()))
 }
 
 #[async_trait(?Send)]

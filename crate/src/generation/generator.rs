@@ -51,7 +51,7 @@ impl<B: Kernels> LocalModel<B> {
     pub fn load(files: &Files, device: &B::Device, turn: Turn) -> Result<Self> {
         let manifest = checkpoint::verify(files)?;
         let decoder = checkpoint::read_decoder(files, device)?;
-        let file = |name: &str| files.get(name).map(Vec::as_slice);
+        let file = |name: &str| checkpoint::small(files, name);
         let missing = |name| Error::new(ErrorCode::ModelIntegrity, format!("{name} is missing"));
         let tokenizer_json = file("tokenizer.json").ok_or_else(|| missing("tokenizer.json"))?;
         let generation_config = file("generation_config.json").or_else(|| file(checkpoint::CONFIG));
@@ -61,7 +61,7 @@ impl<B: Kernels> LocalModel<B> {
             Error::new(ErrorCode::ModelIntegrity, "chat_template.jinja is not text").with_source(cause)
         })?;
         let template = ChatTemplate::new(file("tokenizer_config.json"), jinja)?;
-        let info = info(manifest.as_ref(), checkpoint::fingerprint(files), &decoder)?;
+        let info = info(manifest.as_ref(), checkpoint::fingerprint(files)?, &decoder)?;
         let lexicon = file(checkpoint::LEXICON).map(|text| Lexicon::parse(&String::from_utf8_lossy(text)));
         let model = Self::new(decoder, Arc::new(tokenizer), template, info, manifest, turn)?;
         Ok(model.with_lexicon(lexicon))

@@ -123,26 +123,28 @@ const BLOCK: usize = 8;
 /// How many of the weight's rows are added at once.
 const STEP: usize = 4;
 
-/// `out += x weight`, row after row of the weight, which is `[inner, width]`.
-fn add_product(out: &mut [f32], x: &[f32], weight: &[f32], inner: usize) {
-    let width = weight.len() / inner.max(1);
+/// `out += x weight`, row after row of the weight, which is `[inner, width]`; of its columns those from `first` on,
+/// as many as a row of `out` has.
+fn add_product(out: &mut [f32], x: &[f32], (weight, width): (&[f32], usize), inner: usize, first: usize) {
+    let columns = out.len() * inner / x.len().max(1);
     wide(
         #[inline(always)]
         || {
-            for (out, x) in out.chunks_mut(BLOCK * width).zip(x.chunks(BLOCK * inner)) {
+            for (out, x) in out.chunks_mut(BLOCK * columns).zip(x.chunks(BLOCK * inner)) {
                 for (place, rows) in weight.chunks(STEP * width).enumerate() {
-                    for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(inner)) {
+                    let row = |row: usize| &rows[row * width + first..][..columns];
+                    for (out, x) in out.chunks_exact_mut(columns).zip(x.chunks_exact(inner)) {
                         let x = &x[place * STEP..];
                         let [a, b, c, d] = match rows.len() / width {
-                            STEP => [0, 1, 2, 3].map(|row| &rows[row * width..][..width]),
+                            STEP => [0, 1, 2, 3].map(row),
                             few => {
-                                for (row, x) in rows.chunks_exact(width).zip(&x[..few]) {
-                                    add_scaled(out, *x, row);
+                                for (place, x) in x[..few].iter().enumerate() {
+                                    add_scaled(out, *x, row(place));
                                 }
                                 continue;
                             }
                         };
-                        for i in 0..width {
+                        for i in 0..columns {
                             out[i] = out[i] + x[0] * a[i] + x[1] * b[i] + x[2] * c[i] + x[3] * d[i];
                         }
                     }
@@ -150,6 +152,32 @@ fn add_product(out: &mut [f32], x: &[f32], weight: &[f32], inner: usize) {
             }
         },
     );
+}
+
+/// `x weight + bias`, its columns in several threads where that is worth it.
+fn few_rows(x: &[f32], weight: (&[f32], usize), bias: Option<&[f32]>, inner: usize) -> Vec<f32> {
+    let (rows, width) = (x.len() / inner.max(1), weight.1);
+    let mut parts = vec![0.0; rows * width];
+    let part = each_part(&mut parts, rows, inner * rows, |first, out| {
+        let columns = out.len() / rows;
+        for out in out.chunks_exact_mut(columns) {
+            if let Some(bias) = bias {
+                out.copy_from_slice(&bias[first..][..columns]);
+            }
+        }
+        add_product(out, x, weight, inner, first);
+    });
+    if rows == 1 || part == width {
+        return parts;
+    }
+    let mut out = Vec::with_capacity(rows * width);
+    for row in 0..rows {
+        for part in parts.chunks(part * rows) {
+            let columns = part.len() / rows;
+            out.extend_from_slice(&part[row * columns..][..columns]);
+        }
+    }
+    out
 }
 
 /// `x weightᵀ`, where the weight is `[width, inner]`.
@@ -194,12 +222,9 @@ impl Kernels for Flex {
         let bias = bias.map(contiguous);
         if rows <= FEW_ROWS {
             let (x, weight) = (contiguous(x), contiguous(weight));
-            let mut out = match &bias {
-                Some(bias) => values(bias)[..width].repeat(rows),
-                None => vec![0.0; rows * width],
-            };
-            add_product(&mut out, &values(&x)[..rows * inner], &values(&weight)[..inner * width], inner);
-            return from_values(out, [rows, width]);
+            let weight = (&values(&weight)[..inner * width], width);
+            let bias = bias.as_ref().map(|bias| &values(bias)[..width]);
+            return from_values(few_rows(&values(&x)[..rows * inner], weight, bias, inner), [rows, width]);
         }
         let product = x.matmul(weight);
         match &bias {
@@ -409,7 +434,10 @@ fn attend(
 mod tests {
     use burn::tensor::Tolerance;
 
+    use burn::backend::flex::FlexDevice;
+
     use super::*;
+    use crate::kernels::packed::tests::random_matrix;
     use crate::random::Random;
 
     fn random<const D: usize>(random: &mut Random, shape: [usize; D]) -> Tensor<Flex, D> {
@@ -438,6 +466,51 @@ mod tests {
             transposed.into_data().assert_approx_eq::<f32>(&product.clone().into_data(), close);
             let product = product + bias.unsqueeze();
             projected.into_data().assert_approx_eq::<f32>(&product.into_data(), close);
+        }
+    }
+
+    /// Large enough for several threads, and not a multiple of their number.
+    #[test]
+    fn parts_are_put_together_in_order() {
+        let mut own = Random::new(4, &[]);
+        let (inner, width) = (1025, 1027);
+        let x = random(&mut own, [5, inner]);
+        let (weight, bias) = (random(&mut own, [inner, width]), random(&mut own, [width]));
+        let wanted = (x.clone().matmul(weight.clone()) + bias.clone().unsqueeze()).into_data();
+        let close = Tolerance::absolute(1e-3);
+        Flex::project(x.clone(), weight.clone(), Some(bias))
+            .into_data()
+            .assert_approx_eq::<f32>(&wanted, close);
+        let wanted = x.clone().matmul(weight.clone()).into_data();
+        let weight = contiguous(weight.transpose());
+        Flex::project_transposed(x, from_flex(weight)).into_data().assert_approx_eq::<f32>(&wanted, close);
+    }
+
+    /// Few rows bit for bit as each alone, all as burn's product with the unpacked matrix.
+    #[test]
+    fn packed_products_are_those_of_the_values() {
+        let mut own = Random::new(5, &[]);
+        for bits in [4, 8] {
+            for (rows, inner, width) in
+                [(1, 64, 3), (7, 130, 17), (FEW_ROWS, 9, 40), (5, 1025, 1027), (19, 70, 600)]
+            {
+                let matrix = random_matrix(&mut own, [width, inner], bits);
+                let full: Tensor<Flex, 2> = from_values(matrix.values(), [width, inner]);
+                let packed = Flex::store(matrix, &FlexDevice);
+                let (x, bias) = (random(&mut own, [rows, inner]), random(&mut own, [width]));
+                let projected = Flex::project_packed(x.clone(), &packed, Some(bias.clone()));
+                if rows <= FEW_ROWS {
+                    let last = x.clone().narrow(0, rows - 1, 1);
+                    let alone = Flex::project_packed(last, &packed, Some(bias.clone())).into_data();
+                    assert_eq!(projected.clone().narrow(0, rows - 1, 1).into_data(), alone);
+                }
+                let wanted = x.matmul(full.clone().transpose()) + bias.unsqueeze();
+                let close = Tolerance::absolute(2e-3);
+                projected.into_data().assert_approx_eq::<f32>(&wanted.into_data(), close);
+                let ids = Tensor::from_data([width as i32 - 1, 0, 2], &FlexDevice);
+                let wanted = full.select(0, ids.clone()).into_data();
+                assert_eq!(Flex::packed_rows(&packed, ids).into_data(), wanted);
+            }
         }
     }
 }

@@ -254,6 +254,17 @@ impl<B: Kernels> Decoder<B> {
         read_parameters(self.config.parameters(), tensors).await
     }
 
+    /// How many bytes of weights each token is multiplied with: all but a table that is only looked up.
+    pub fn multiplied_bytes(&self) -> u64 {
+        let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
+        let layers = self.layers.iter().flat_map(|layer| {
+            [&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.o_proj, &layer.gate_proj, &layer.up_proj]
+                .into_iter()
+                .chain([&layer.down_proj])
+        });
+        layers.chain([head]).map(|weight| weight.bytes() as u64).sum()
+    }
+
     /// The sizes.
     pub fn config(&self) -> &DecoderConfig {
         &self.config

@@ -223,7 +223,12 @@ mod tests {
         let noisy = specs.map(|spec| {
             let own = ParameterSpec { kind: ParameterKind::Embedding, ..spec.clone() };
             let noise = noise(&own).unwrap();
-            let values = fresh(&spec).unwrap().into_iter().zip(noise).map(|(own, noise)| own + 0.3 * noise);
+            let values = fresh(&spec)
+                .unwrap()
+                .into_floats()
+                .into_iter()
+                .zip(noise.into_floats())
+                .map(|(own, noise)| own + 0.3 * noise);
             (spec, values.collect())
         });
         noisy.collect()
@@ -231,7 +236,8 @@ mod tests {
 
     fn decoder() -> PrefixDecoder<Flex> {
         let mut values = values(&config()).into_iter();
-        PrefixDecoder::from_parameters(&config(), &FlexDevice, |_| Ok(values.next().unwrap().1)).unwrap()
+        PrefixDecoder::from_parameters(&config(), &FlexDevice, |_| Ok(values.next().unwrap().1.into()))
+            .unwrap()
     }
 
     fn tokens(ids: &[u32]) -> Tensor<Flex, 2, Int> {

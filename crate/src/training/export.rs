@@ -7,7 +7,7 @@ use burn::backend::flex::FlexDevice;
 
 use super::config::SftConfig;
 use super::run_folder::{read_files, write_files};
-use crate::checkpoint::{PackOptions, Quantization, TrainingRun, pack};
+use crate::checkpoint::{PackOptions, Quantization, TrainingRun, pack, total};
 use crate::error::Result;
 use crate::nn::Family;
 
@@ -86,14 +86,14 @@ pub fn export(
         files.remove(name);
     }
     for (name, text) in LICENCES {
-        files.insert(name.to_owned(), text.as_bytes().to_vec());
+        files.insert(name.to_owned(), text.as_bytes().to_vec().into());
     }
     if encoder {
         let is_whole = config.model.family == Family::Bert;
         let notice = if is_whole { NOTICE_OF_LAYERS } else { NOTICE_OF_WORDS };
-        files.insert("NOTICE".to_owned(), notice.as_bytes().to_vec());
+        files.insert("NOTICE".to_owned(), notice.as_bytes().to_vec().into());
     }
-    let bundle = futures_lite::future::block_on(pack::<Flex>(&files, &options, &FlexDevice))?;
+    let bundle = futures_lite::future::block_on(pack::<Flex>(&files, &options, None, &FlexDevice))?;
     write_files(out, &bundle)?;
-    Ok(bundle.values().map(|bytes| bytes.len() as u64).sum())
+    Ok(total(&bundle))
 }

@@ -324,7 +324,8 @@ pub(super) fn read_files(folder: &Path) -> Result<Files> {
     for entry in entries {
         let path = entry.map_err(|error| io(folder, "read", error))?.path();
         if let (true, Some(name)) = (path.is_file(), path.file_name().and_then(|name| name.to_str())) {
-            files.insert(name.to_owned(), fs::read(&path).map_err(|error| io(&path, "read", error))?);
+            let bytes = fs::read(&path).map_err(|error| io(&path, "read", error))?;
+            files.insert(name.to_owned(), bytes.into());
         }
     }
     Ok(files)
@@ -336,7 +337,7 @@ pub(super) fn write_files(folder: &Path, files: &Files) -> Result<()> {
         fs::create_dir_all(parent).map_err(|error| io(parent, "created", error))?;
     }
     replace_folder(folder, |partial| {
-        files.iter().try_for_each(|(name, bytes)| write(&partial.join(name), bytes))
+        files.iter().try_for_each(|(name, bytes)| write(&partial.join(name), &bytes.whole()?))
     })
 }
 

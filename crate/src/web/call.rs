@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use wasm_bindgen::JsValue;
 
 use super::convert::{from_js, to_js};
+use super::measure::measure;
 use super::view::{AnswerView, BareDecisionView, DecisionView, EventView, MemoryView, Results, changes};
 use crate::agents::{
     AddOptions, AddResult, AnswerOptions, ExtractFrom, MemoryAgent, Progress, SearchOptions,
@@ -21,7 +22,7 @@ pub(super) struct Context {
     pub(super) agent: MemoryAgent,
     pub(super) extract_from: ExtractFrom,
     pub(super) seed: u64,
-    /// Whether the hooks of the fault tests are open.
+    /// Whether the hooks of the tests and measurements are open.
     pub(super) test: bool,
     /// What `info` answers.
     pub(super) info: Value,
@@ -225,6 +226,7 @@ impl Context {
             "decide" => self.decide(from_js(arguments)?, &cancel).await,
             "answerFrom" => self.answer_from(from_js(arguments)?, &cancel).await,
             "info" => to_js(&self.info),
+            "measure" if self.test => measure(self, arguments, &cancel).await,
             #[allow(clippy::panic)]
             "panic" if self.test => panic!("a test asked for it"),
             other => Err(Error::invalid(format!("there is no method {other:?}"))),

@@ -1,12 +1,14 @@
 //! Values and errors across the border.
 
+use std::sync::Arc;
+
 use js_sys::{Reflect, Uint8Array};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_wasm_bindgen::Serializer;
 use wasm_bindgen::{JsCast, JsValue};
 
-use crate::checkpoint::Files;
+use crate::checkpoint::{Content, Files, Source, is_weights};
 use crate::error::{Error, ErrorCode, Result};
 
 /// Reads a plain JavaScript value.
@@ -71,7 +73,26 @@ pub(super) fn text_of(value: &JsValue) -> String {
     message.or_else(|| value.as_string()).unwrap_or_else(|| format!("{value:?}"))
 }
 
-/// The files of a bundle: a `Map` from names to bytes.
+/// Bytes that stay in JavaScript's memory.
+struct Outside(Uint8Array);
+
+impl Source for Outside {
+    fn len(&self) -> u64 {
+        self.0.length().into()
+    }
+
+    fn read(&self, start: u64, into: &mut [u8]) -> Result<()> {
+        let end = start + into.len() as u64;
+        // A buffer that was given away to another thread is empty.
+        if end > self.len() {
+            return Err(Error::new(ErrorCode::ModelIntegrity, "the bytes of a model's file were taken away"));
+        }
+        self.0.subarray(start as u32, end as u32).copy_to(into);
+        Ok(())
+    }
+}
+
+/// The files of a bundle: a `Map` from names to bytes. Weights stay where they are.
 pub(super) fn files(map: &JsValue) -> Result<Files> {
     let wrong = || Error::invalid("a bundle's files are a Map from names to bytes");
     let map = map.dyn_ref::<js_sys::Map>().ok_or_else(wrong)?;
@@ -81,7 +102,12 @@ pub(super) fn files(map: &JsValue) -> Result<Files> {
         let entry = entry.dyn_ref::<js_sys::Array>().ok_or_else(wrong)?;
         let name = entry.get(0).as_string().ok_or_else(wrong)?;
         let bytes = entry.get(1).dyn_into::<Uint8Array>().map_err(|_| wrong())?;
-        files.insert(name, bytes.to_vec());
+        let content = if is_weights(&name) {
+            Content::Elsewhere(Arc::new(Outside(bytes)))
+        } else {
+            bytes.to_vec().into()
+        };
+        files.insert(name, content);
     }
     Ok(files)
 }

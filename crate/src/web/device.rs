@@ -12,7 +12,7 @@ use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 
 use crate::agents::Models;
-use crate::checkpoint::{Files, WORD_VECTORS, extractor};
+use crate::checkpoint::{Files, WORD_VECTORS, extractor, small};
 use crate::error::{Error, ErrorCode, Result};
 use crate::generation::{Embedder, LanguageModel, LocalEmbedder, LocalModel, Turn};
 use crate::kernels::Kernels;
@@ -164,7 +164,7 @@ async fn load_on<B: Kernels>(
         }
         None => None,
     };
-    let retriever = Retriever::read(files.get(WORD_VECTORS).map(Vec::as_slice))?;
+    let retriever = Retriever::read(small(files, WORD_VECTORS))?;
     let (first, check) = load_one::<B>(files, device, &turn, tell).await?;
     let models = Models { embedder, ..Models::one(first).with_retriever(retriever) };
     let Some(own) = extractor(files)? else { return Ok((models, check)) };

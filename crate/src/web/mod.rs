@@ -7,6 +7,7 @@ mod call;
 mod convert;
 mod device;
 mod js_store;
+mod measure;
 mod view;
 
 use std::cell::RefCell;

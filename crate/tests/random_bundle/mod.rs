@@ -33,6 +33,7 @@ static MODEL: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
     let config = DecoderConfig { max_position_embeddings: 1024, initializer_range: 0.3, ..config };
     let decoder: Decoder<Flex> = config.init(3, &FlexDevice);
     for (name, bytes) in block_on(write_decoder(&decoder.into(), Quantization::F32)).unwrap() {
+        let bytes = bytes.whole().unwrap();
         fs::write(source.join(name), bytes).unwrap();
     }
     let bundle = folder.path().join("bundle");

@@ -42,7 +42,7 @@ macro_rules! checkpoint {
         Checkpoint {
             name: $name,
             files: Files::from([
-                $(($file.to_owned(), include_bytes!(concat!("../fixtures/decoders/", $name, "/", $file)).to_vec()),)*
+                $(($file.to_owned(), include_bytes!(concat!("../fixtures/decoders/", $name, "/", $file)).to_vec().into()),)*
             ]),
             reference: serde_json::from_slice(include_bytes!(concat!(
                 "../fixtures/decoders/",

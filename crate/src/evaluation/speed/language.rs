@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, TensorData};
 use serde::Serialize;
 
 use super::{Times, copy_bandwidth, matmul_rate};
-use crate::checkpoint::{Files, read_decoder, verify};
+use crate::checkpoint::{Files, read_decoder, total, verify};
 use crate::error::{Error, Result};
 use crate::generation::Cancel;
 use crate::kernels::Kernels;
@@ -136,7 +136,10 @@ pub async fn decode<B: Kernels>(
         }
     }
     let token = Times::new(times);
-    let weight_bytes = 4 * multiplied(config);
+    let weight_bytes = match decoder {
+        LanguageDecoder::Causal(decoder) => decoder.multiplied_bytes(),
+        LanguageDecoder::Prefix(_) => 4 * multiplied(config),
+    };
     let steps_per_second = 1e3 / token.p50_ms.max(f64::MIN_POSITIVE);
     let bytes_per_second = weight_bytes as f64 * steps_per_second;
     let copy_bytes_per_second = copy_bandwidth(threads());
@@ -218,7 +221,7 @@ pub async fn load<B: Kernels>(
         times.push(start.elapsed());
         on_progress(done);
     }
-    let bytes: u64 = files.values().map(|bytes| bytes.len() as u64).sum();
+    let bytes = total(files);
     let load = Times::new(times);
     Ok(LoadSpeed { bytes, load, bytes_per_second: bytes as f64 * 1e3 / load.p50_ms.max(f64::MIN_POSITIVE) })
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 pub use language::{DecodeSpeed, LoadSpeed, PrefillSpeed, decode, load, prefill};
 pub use limits::{copy_bandwidth, matmul_rate};
 pub use retrieval::{RetrievalSpeed, retrieval};
-pub use shapes::{random_decoder, shape};
+pub use shapes::{random_decoder, random_values, shape};
 
 /// How long the same thing took, time after time.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

@@ -1,8 +1,8 @@
 //! Models of well-known shapes with random weights: speed does not depend on what they say.
 
 use crate::error::{Error, ErrorCode, Result};
-use crate::kernels::Kernels;
-use crate::nn::{DecoderConfig, Family, LanguageDecoder, Llama3Scaling, Values};
+use crate::kernels::{Kernels, PackedMatrix, row_groups, row_words};
+use crate::nn::{DecoderConfig, Family, LanguageDecoder, Llama3Scaling, ParameterSpec, Values};
 use crate::random::keyed;
 
 /// Name, family, layers, width, heads, key-value heads, width of a head, width within, vocabulary.
@@ -16,6 +16,9 @@ const SHAPES: [Shape; 6] = [
     ("qwen3-0.6b", Family::Qwen3, [28, 1024, 16, 8, 128, 3072, 151_936]),
     ("llama-3.2-1b", Family::Llama, [16, 2048, 32, 8, 64, 8192, 128_256]),
 ];
+
+/// Between the smallest and the largest of random weights.
+const WIDTH: f32 = 0.07;
 
 /// The configuration of a shape; an unknown name is `MODEL_UNSUPPORTED`, with all that are known.
 pub fn shape(name: &str) -> Result<DecoderConfig> {
@@ -47,23 +50,39 @@ pub fn shape(name: &str) -> Result<DecoderConfig> {
     })
 }
 
-/// A decoder of that configuration. Its weights are uniform around 0, one tensor at a time.
+/// A decoder of that configuration, its matrices in floats or in 4 or 8 bits. Its weights are uniform around 0,
+/// one tensor at a time.
 pub fn random_decoder<B: Kernels>(
     config: &DecoderConfig,
+    bits: Option<usize>,
     seed: u64,
     device: &B::Device,
 ) -> Result<LanguageDecoder<B>> {
     LanguageDecoder::from_parameters(config, device, |spec| {
-        let size: usize = spec.shape.iter().product();
-        let mut state = keyed(seed, &spec.name.bytes().map(u64::from).collect::<Vec<_>>());
-        // Marsaglia's xorshift: a billion numbers of the crate's own generator would take minutes.
-        let mut draw = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            ((state >> 40) as f32 / (1 << 24) as f32 - 0.5) * 0.07
-        };
-        Ok(Values::Full((0..size).map(|_| draw()).collect()))
+        if let (Some(bits), [rows, columns]) = (bits, &spec.shape[..]) {
+            let words = draws(spec, seed).take(rows * row_words(*columns, bits));
+            let words = words.map(|drawn| (drawn >> 32) as i32).collect();
+            let scales = vec![WIDTH / (1 << bits) as f32; rows * row_groups(*columns)];
+            return Ok(Values::Packed(PackedMatrix { shape: [*rows, *columns], bits, words, scales }));
+        }
+        Ok(Values::Full(random_values(spec, seed)))
+    })
+}
+
+/// Values of a parameter, uniform around 0.
+pub fn random_values(spec: &ParameterSpec, seed: u64) -> Vec<f32> {
+    let uniform = |drawn: u64| ((drawn >> 40) as f32 / (1 << 24) as f32 - 0.5) * WIDTH;
+    draws(spec, seed).take(spec.shape.iter().product()).map(uniform).collect()
+}
+
+/// Marsaglia's xorshift: a billion numbers of the crate's own generator would take minutes.
+fn draws(spec: &ParameterSpec, seed: u64) -> impl Iterator<Item = u64> {
+    let mut state = keyed(seed, &spec.name.bytes().map(u64::from).collect::<Vec<_>>());
+    std::iter::repeat_with(move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
     })
 }
 

@@ -6,19 +6,27 @@
 const LARGE: usize = 1 << 22;
 
 /// Gives `work` consecutive parts of `out`, and how many units of `unit` values stand before each. What a unit
-/// becomes must not depend on its part. `cost` is how many multiplications a unit takes.
-pub(super) fn each_part(out: &mut [f32], unit: usize, cost: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+/// becomes must not depend on its part. `cost` is how many multiplications a unit takes. How many units a part has
+/// is given back; the last may have fewer.
+pub(super) fn each_part(
+    out: &mut [f32],
+    unit: usize,
+    cost: usize,
+    work: impl Fn(usize, &mut [f32]) + Sync,
+) -> usize {
+    let units = out.len() / unit.max(1);
     #[cfg(not(target_arch = "wasm32"))]
     {
         use rayon::prelude::*;
-        let units = out.len() / unit.max(1);
         let threads = rayon::current_num_threads();
         if threads > 1 && units.saturating_mul(cost) >= LARGE {
             let part = units.div_ceil(4 * threads);
             let parts = out.par_chunks_mut(part * unit).enumerate();
-            return parts.for_each(|(place, out)| work(place * part, out));
+            parts.for_each(|(place, out)| work(place * part, out));
+            return part;
         }
     }
-    let _ = (unit, cost);
+    let _ = cost;
     work(0, out);
+    units
 }

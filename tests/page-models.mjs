@@ -1,0 +1,84 @@
+// Models of a caller's own in the built demo page in headless Chromium: how fast they write, and how much memory
+// the module takes; and the search among many vectors. A line of JSON for each.
+//   node page-models.mjs FOLDER [cpu|webgpu]     a bundle's folder (see docs/benchmarks.md)
+import { createReadStream, existsSync, statSync } from "node:fs";
+import { createServer } from "node:http";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { chromium } from "@playwright/test";
+import { preview } from "vite";
+import config from "./playwright.config.mjs";
+
+const [folder, device = "cpu"] = process.argv.slice(2);
+const NEW_TOKENS = Number(process.env.NEW_TOKENS ?? 16);
+const base = folder === undefined ? undefined : new URL(`${pathToFileURL(folder).href}/`);
+
+// A model's files for a page of another origin.
+const files = createServer((request, response) => {
+  const file = new URL(`.${request.url}`, base);
+  const head = { "access-control-allow-origin": "*", "access-control-allow-headers": "*" };
+  if (base === undefined || !existsSync(file)) return response.writeHead(404, head).end();
+  response.writeHead(200, { ...head, "content-length": statSync(file).size });
+  if (request.method === "HEAD") return response.end();
+  createReadStream(file).pipe(response);
+});
+await new Promise((resolve) => files.listen(0, "localhost", resolve));
+
+const www = fileURLToPath(new URL("../www/", import.meta.url));
+const server = await preview({ root: www, logLevel: "error", preview: { port: 5191, open: false } });
+const { launchOptions } = config.projects.find(({ name }) => name === device).use;
+const browser = await chromium.launch(launchOptions);
+try {
+  const page = await browser.newPage();
+  await page.goto(`${server.resolvedUrls.local[0]}?test&device=cpu`);
+  await page.locator("body[data-ready=true]").waitFor({ state: "attached", timeout: 120_000 });
+  const asked = { device, url: `http://localhost:${files.address().port}/`, newTokens: NEW_TOKENS };
+  if (base !== undefined) {
+    const written = await page.evaluate(async ({ device, url, newTokens }) => {
+      const start = performance.now();
+      const memory = await window.MemoryR1.create({ device, model: url, store: "memory", __test: true });
+      const loadMs = performance.now() - start;
+      const info = await memory.info();
+      const prompt = "Where does the sister of the one who moved to Lyon work, and since when? ".repeat(3);
+      // The second time all is warm; one token more is the time of a prompt and one token.
+      await memory.__measure({ what: "write", prompt, newTokens: 1 });
+      const first = await memory.__measure({ what: "write", prompt, newTokens: 1 });
+      const all = await memory.__measure({ what: "write", prompt, newTokens: newTokens + 1 });
+      await memory.close();
+      const perToken = (all.ms - first.ms) / (all.newTokens - first.newTokens);
+      return {
+        model: info.model.name,
+        device: info.device,
+        selfCheck: info.selfCheck,
+        load_ms: Math.round(loadMs),
+        prompt_tokens: first.promptTokens,
+        prefill_tokens_per_second: (first.promptTokens * 1e3) / first.ms,
+        decode_tokens_per_second: 1e3 / perToken,
+        wasm_memory_mib: all.memoryBytes / 2 ** 20,
+      };
+    }, asked);
+    console.log(JSON.stringify(written));
+  } else {
+    const sizes = { memories: 100_000, width: 384, topK: 60, runs: 50 };
+    const found = await page.evaluate(
+      (sizes) => window.memory.__measure({ what: "search", ...sizes }),
+      sizes,
+    );
+    const times = found.ms.toSorted((a, b) => a - b);
+    const p50 = times[Math.ceil(times.length / 2) - 1];
+    const bytes = (4e3 * sizes.memories * sizes.width) / p50;
+    console.log(
+      JSON.stringify({
+        ...sizes,
+        search_p50_ms: p50,
+        bytes_per_second: bytes,
+        copy_bytes_per_second: found.copyBytesPerSecond,
+        percent_of_copy: (100 * bytes) / found.copyBytesPerSecond,
+        wasm_memory_mib: found.memoryBytes / 2 ** 20,
+      }),
+    );
+  }
+} finally {
+  await browser.close();
+  await server.close();
+  files.close();
+}
