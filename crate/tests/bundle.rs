@@ -84,6 +84,20 @@ fn text_of(files: &Files, name: &str) -> String {
 }
 
 #[test]
+fn weights_on_a_disk_are_those_of_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    for quantization in [Quantization::F32, Quantization::F16, Quantization::Q6] {
+        let options = PackOptions { quantization, ..options() };
+        let here = block_on(pack::<Flex>(&committed(), &options, None, &FlexDevice)).unwrap();
+        let path = folder.path().join("model.safetensors.partial");
+        let there = block_on(pack::<Flex>(&committed(), &options, Some(&path), &FlexDevice)).unwrap();
+        assert!(there["model.safetensors"].in_memory().is_none());
+        assert_eq!(there, here);
+        assert_eq!(std::fs::read(path).unwrap(), small(&here, "model.safetensors").unwrap());
+    }
+}
+
+#[test]
 fn a_flipped_byte_is_refused_by_the_name_of_its_file() {
     let files = committed();
     for name in files.keys().filter(|name| *name != MANIFEST) {
@@ -322,7 +336,8 @@ fn a_bundle_of_bert_checks_itself() {
         "tokenizer_config.json",
         "chat_template.jinja",
     ];
-    let files: Files = names.map(|name| (name.to_owned(), std::fs::read(folder.join(name)).unwrap().into())).into();
+    let files: Files =
+        names.map(|name| (name.to_owned(), std::fs::read(folder.join(name)).unwrap().into())).into();
     let bundle = block_on(pack::<Flex>(&files, &options(), None, &FlexDevice)).unwrap();
     let model = load(&bundle).unwrap();
     assert_eq!(model.manifest().unwrap().architecture, "BertLMHeadModel");

@@ -6,6 +6,7 @@ mod random_bundle;
 mod shell;
 
 use std::fs;
+use std::path::Path;
 
 use random_bundle::{lines, made_up, model, text, timeless};
 use serde_json::Value;
@@ -113,6 +114,49 @@ fn an_encoder_that_was_chosen_finds_memories_and_its_vectors_are_kept() {
     assert!(error.contains("another embedder"), "{error}");
     let error = failure(&[&run[..], &["--resume"]].concat());
     assert!(error.contains("another"), "{error}");
+}
+
+#[test]
+fn a_bundle_is_packed_onto_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bundle-v1");
+    for entry in fs::read_dir(fixture).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    let path = folder.path().to_str().unwrap();
+    let names = || {
+        let mut names: Vec<_> = fs::read_dir(path)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    for quantization in ["q8", "q4"] {
+        json(&[
+            "pack",
+            "--model",
+            path,
+            "--out",
+            path,
+            "--quantize",
+            quantization,
+            "--licence",
+            "MIT",
+            "--json",
+        ]);
+        assert_eq!(names(), before);
+        let written =
+            json(&["generate", "--model", path, "--prompt", "Hello", "--max-new-tokens", "3", "--json"]);
+        assert!(!written["ids"].as_array().unwrap().is_empty(), "{written}");
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |name| fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode("model.safetensors"), mode("manifest.json"));
+    }
 }
 
 #[test]

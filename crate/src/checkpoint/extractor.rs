@@ -17,6 +17,8 @@ pub const EXTRACTOR_WEIGHTS: &str = "extractor.safetensors";
 pub const EXTRACTOR_LEXICON: &str = "extractor_lexicon.txt";
 
 const NOTICE: &str = "NOTICE";
+/// What stands before the extractor's run in a bundle's.
+const RUN_OF_EXTRACTOR: &str = "; extractor: ";
 
 /// The extractor's file names in the bundle, and in a folder of its own.
 const NAMES: [(&str, &str); 3] =
@@ -72,15 +74,15 @@ pub fn add_extractor(bundle: &mut Files, extractor: &Files) -> Result<()> {
         bundle.insert(NOTICE.to_owned(), all);
     }
     let mut commands = own.training.commands;
-    for command in std::mem::take(&mut manifest.training.commands) {
-        if !commands.contains(&command) {
-            commands.push(command);
-        }
-    }
+    // How both began may be the same.
+    let rest = manifest.training.commands.iter().skip_while(|command| commands.contains(command));
+    let rest: Vec<String> = rest.cloned().collect();
+    commands.extend(rest);
     manifest.training.commands = commands;
     // An extractor that was taken out of this very bundle says already where both come from.
     if manifest.training.run != own.training.run {
-        manifest.training.run = format!("{}; extractor: {}", manifest.training.run, own.training.run);
+        let last = own.training.run.rsplit(RUN_OF_EXTRACTOR).next().unwrap_or_default();
+        manifest.training.run = format!("{}{RUN_OF_EXTRACTOR}{last}", manifest.training.run);
     }
     manifest.extractor = Some(ExtractorEntry {
         architecture: own.architecture,

@@ -32,6 +32,9 @@ const FEWEST_COLUMNS: usize = 4;
 /// The share of the largest value's reach that a scale may have.
 const CLIPPING: [f32; 8] = [1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.75, 0.7];
 
+/// How many bytes of a matrix are read at once.
+const PIECE: usize = 1 << 20;
+
 /// What follows a matrix's name in the name of its scales.
 pub(super) const SCALES: &str = ".scales";
 
@@ -164,27 +167,30 @@ pub(super) fn read(spec: &ParameterSpec, codes: &Stored, scales: &Stored) -> Res
         return Err(broken(format!("the tensor {name}{SCALES} has the shape {is:?} instead of {wanted:?}")));
     }
     let scales = to_f32(&format!("{name}{SCALES}"), scales)?;
-    Ok(into_memory(&codes.data()?, scales, *columns, bits))
+    let (bytes, in_memory) = (row_bytes(*columns, bits), bits.next_power_of_two());
+    let mut words = Vec::with_capacity(rows * row_words(*columns, in_memory));
+    // Some rows at a time, so that a large matrix is not there twice.
+    let some = (PIECE / bytes).max(1);
+    for first in (0..*rows).step_by(some) {
+        let piece = codes.part(first * bytes, some.min(rows - first) * bytes)?;
+        add_words(&piece, *columns, bits, &mut words);
+    }
+    Ok(PackedMatrix { shape: [*rows, *columns], bits: in_memory, words, scales })
 }
 
-/// A matrix of 4 or 8 bits, whose bytes are the words of memory; one of 6 has 8 there.
+/// Rows of 4 or 8 bits, whose bytes are the words of memory; those of 6 have 8 there.
 ///
 /// # Shapes
 /// - codes: `[rows, row_bytes]`
-/// - scales: `[rows, row_groups]`
-fn into_memory(codes: &[u8], scales: Vec<f32>, columns: usize, bits: usize) -> PackedMatrix {
-    let bytes = row_bytes(columns, bits);
-    let shape = [codes.len() / bytes, columns];
-    let mut words = Vec::with_capacity(shape[0] * row_words(columns, bits.next_power_of_two()));
-    for row in codes.chunks_exact(bytes) {
-        match bits {
-            6 => {
-                words.extend(widened(row, columns).as_chunks().0.iter().map(|word| i32::from_le_bytes(*word)))
-            }
-            _ => words.extend(row.chunks(4).map(|word| i32::from_le_bytes(filled(word)))),
+fn add_words(codes: &[u8], columns: usize, bits: usize, words: &mut Vec<i32>) {
+    for row in codes.chunks_exact(row_bytes(columns, bits)) {
+        if bits == 6 {
+            let wide = widened(row, columns);
+            words.extend(wide.as_chunks().0.iter().map(|word| i32::from_le_bytes(*word)));
+        } else {
+            words.extend(row.chunks(4).map(|word| i32::from_le_bytes(filled(word))));
         }
     }
-    PackedMatrix { shape, bits: bits.next_power_of_two(), words, scales }
 }
 
 fn filled<const N: usize>(bytes: &[u8]) -> [u8; N] {
@@ -213,6 +219,13 @@ mod tests {
     use crate::checkpoint::Content;
     use crate::error::ErrorCode;
     use crate::nn::ParameterKind;
+
+    fn into_memory(codes: &[u8], scales: Vec<f32>, columns: usize, bits: usize) -> PackedMatrix {
+        let mut words = Vec::new();
+        add_words(codes, columns, bits, &mut words);
+        let shape = [codes.len() / row_bytes(columns, bits), columns];
+        PackedMatrix { shape, bits: bits.next_power_of_two(), words, scales }
+    }
 
     fn floats(scales: &[f16]) -> Vec<f32> {
         scales.iter().map(|scale| scale.to_f32()).collect()
@@ -267,6 +280,28 @@ mod tests {
             .map(|(own, value)| (own - value).powi(2))
             .sum();
         assert!(own < 0.95 * unclipped, "{own} instead of {unclipped}");
+    }
+
+    #[test]
+    fn a_large_matrix_is_read_in_pieces() {
+        let (rows, columns) = (9000, 130);
+        let values: Vec<f32> = (0..rows * columns).map(|place| (place * 37 % 101) as f32 - 50.0).collect();
+        for bits in [4, 6, 8] {
+            let scales = scales(&values, columns, bits);
+            let codes = codes(&values, &scales, columns, bits);
+            let halves: Vec<u8> = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+            let (wanted, pieces) = (into_memory(&codes, floats(&scales), columns, bits), codes.len() / PIECE);
+            let (codes, scales) = (Content::from(codes), Content::from(halves));
+            let codes = Stored::new(Dtype::U8, &[rows, row_bytes(columns, bits)], &codes);
+            let scales = Stored::new(Dtype::F16, &[rows, row_groups(columns)], &scales);
+            let spec = ParameterSpec {
+                name: "w".into(),
+                shape: vec![rows, columns],
+                kind: ParameterKind::Projection,
+            };
+            assert!(bits < 8 || pieces > 0);
+            assert_eq!(read(&spec, &codes, &scales).unwrap(), wanted);
+        }
     }
 
     /// What reading the two tensors says, for a matrix of 3 rows and 70 columns.

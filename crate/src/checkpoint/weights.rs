@@ -37,6 +37,11 @@ impl<'a> Stored<'a> {
         Self { dtype, shape: shape.to_vec(), content, start: 0, length: content.len() as usize }
     }
 
+    /// Some of its bytes.
+    pub(super) fn part(&self, start: usize, length: usize) -> Result<Cow<'a, [u8]>> {
+        self.content.part(self.start + start as u64, length)
+    }
+
     pub(super) fn data(&self) -> Result<Cow<'a, [u8]>> {
         self.content.part(self.start, self.length)
     }

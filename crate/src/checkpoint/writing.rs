@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use half::f16;
 use safetensors::tensor::{Dtype, View};
 
-use super::{CONFIG, Content, Files, Quantization, WEIGHTS, quantized};
+use super::{CONFIG, Files, Quantization, WEIGHTS, quantized};
 use crate::error::{Error, Result};
 use crate::kernels::{Kernels, row_groups};
 use crate::nn::LanguageDecoder;
@@ -111,10 +111,14 @@ impl<'a> Writer<'a> {
 
     /// One tensor after the other into a file.
     #[cfg(not(target_arch = "wasm32"))]
-    pub(super) fn to_file(&self, path: &std::path::Path) -> Result<Content> {
+    pub(super) fn to_file(&self, path: &std::path::Path) -> Result<super::Content> {
+        // The file that takes its place could be read by its owner alone.
+        let usual =
+            std::fs::File::create(path).and_then(|file| file.metadata()).map_err(unwritten)?.permissions();
         self.write(|views, metadata| safetensors::serialize_to_file(views, metadata, path))?;
+        std::fs::set_permissions(path, usual).map_err(unwritten)?;
         let file = super::OnDisk::open(path).map_err(unwritten)?;
-        Ok(Content::Elsewhere(std::sync::Arc::new(file)))
+        Ok(super::Content::Elsewhere(std::sync::Arc::new(file)))
     }
 
     fn write<T>(

@@ -14,8 +14,8 @@ use super::model::{read_folder, read_model};
 use super::output::Output;
 use super::precision::Precision;
 use crate::checkpoint::{
-    Files, MANIFEST, Manifest, PackOptions, Quantization, WEIGHTS, add_extractor, fingerprint, pack, total,
-    verify,
+    Files, MANIFEST, Manifest, PackOptions, Quantization, WEIGHTS, add_extractor, extractor, fingerprint,
+    pack, total, verify,
 };
 use crate::error::{Error, ErrorCode, Result};
 
@@ -32,7 +32,7 @@ pub(super) struct Arguments {
     /// How the tables of embeddings are written, where not as the other weights.
     #[arg(long, value_enum, value_name = "FORMAT")]
     embedding: Option<Precision>,
-    /// A bundle with the same tokenizer whose model takes the facts out of turns.
+    /// A bundle with the same tokenizer whose extractor, or else its model, takes the facts out of turns.
     #[arg(long, value_name = "DIR")]
     extractor: Option<PathBuf>,
     /// The bundle's folder; what a bundle in it had before is replaced.
@@ -68,7 +68,8 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     let packing = pack::<burn::backend::Flex>(&files, &options, Some(&weights), &FlexDevice);
     let mut bundle = block_on(packing).inspect_err(|_| drop(fs::remove_file(&weights)))?;
     if let Some(folder) = &arguments.extractor {
-        add_extractor(&mut bundle, &read_model(folder)?)?;
+        let files = read_model(folder)?;
+        add_extractor(&mut bundle, &extractor(&files)?.unwrap_or(files))?;
     }
     write(&arguments.out, &bundle)?;
     let packed = Packed {

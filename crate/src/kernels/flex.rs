@@ -437,7 +437,7 @@ mod tests {
     use burn::backend::flex::FlexDevice;
 
     use super::*;
-    use crate::kernels::packed::tests::random_matrix;
+    use crate::kernels::random_matrix;
     use crate::random::Random;
 
     fn random<const D: usize>(random: &mut Random, shape: [usize; D]) -> Tensor<Flex, D> {

@@ -3,7 +3,7 @@
 //! Every method has a default made of burn's operators, so that any backend works; a backend
 //! overrides what it can do better. `Autodiff<B>` tracks the operators of the defaults.
 
-#[cfg(target_arch = "wasm32")]
+#[cfg(any(target_arch = "wasm32", feature = "cubecl"))]
 mod cube;
 mod flex;
 mod packed;
@@ -13,6 +13,8 @@ use burn::tensor::activation::{gelu, silu, softmax};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 
+#[cfg(all(test, not(target_arch = "wasm32")))]
+pub(crate) use packed::tests::random_matrix;
 pub use packed::{GROUP, Packed, PackedMatrix, row_groups, row_words};
 
 /// Added to a score that must not count. Finite: WGSL does not promise infinities.
@@ -40,6 +42,24 @@ pub trait Kernels: Backend {
             Some(bias) => product + bias.unsqueeze(),
             None => product,
         }
+    }
+
+    /// `added + x W`.
+    ///
+    /// # Shapes
+    /// - x: `[rows, in]`, weight: `[in, out]`
+    /// - added and output: `[rows, out]`
+    fn project_onto(added: Tensor<Self, 2>, x: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        added + Self::project(x, weight, None)
+    }
+
+    /// SwiGLU: `silu(x G) · x U`.
+    ///
+    /// # Shapes
+    /// - x: `[rows, in]`, gate and up: `[in, out]`
+    /// - output: `[rows, out]`
+    fn project_gated(x: Tensor<Self, 2>, gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        Self::swiglu(Self::project(x.clone(), gate, None), Self::project(x, up, None))
     }
 
     /// `x Wᵀ`.
@@ -72,6 +92,20 @@ pub trait Kernels: Backend {
             Some(bias) => product + bias.unsqueeze(),
             None => product,
         }
+    }
+
+    /// [`Kernels::project_onto`] of a packed matrix, `[out, in]`.
+    fn project_packed_onto(
+        added: Tensor<Self, 2>,
+        x: Tensor<Self, 2>,
+        weight: &Packed<Self>,
+    ) -> Tensor<Self, 2> {
+        added + Self::project_packed(x, weight, None)
+    }
+
+    /// [`Kernels::project_gated`] of packed matrices, `[out, in]`.
+    fn project_packed_gated(x: Tensor<Self, 2>, gate: &Packed<Self>, up: &Packed<Self>) -> Tensor<Self, 2> {
+        Self::swiglu(Self::project_packed(x.clone(), gate, None), Self::project_packed(x, up, None))
     }
 
     /// Rows of a packed matrix.
@@ -141,6 +175,28 @@ pub trait Kernels: Backend {
             vec![first.clone() * cos.clone() - second.clone() * sin.clone(), second * cos + first * sin],
             3,
         )
+    }
+
+    /// Turns queries and keys and puts keys and values into their buffers from place `start` on: [`Kernels::rotary`]
+    /// and [`Kernels::write_cache`].
+    ///
+    /// # Shapes
+    /// - q and its output: `[batch, heads, sequence, head_dim]`
+    /// - k, v: `[batch, kv_heads, sequence, head_dim]`
+    /// - cos, sin: `[sequence, head_dim / 2]`; with `by_row`, `[batch, head_dim / 2]`
+    /// - buffers: `[batch, kv_heads, capacity, head_dim]`
+    fn rotate_into_cache(
+        [q, k, v]: [Tensor<Self, 4>; 3],
+        [cos, sin]: [Tensor<Self, 2>; 2],
+        by_row: bool,
+        [keys, values]: [Tensor<Self, 4>; 2],
+        start: usize,
+    ) -> [Tensor<Self, 4>; 3] {
+        let turn = |x: Tensor<Self, 4>| {
+            let turn = |x| Self::rotary(x, cos.clone(), sin.clone());
+            if by_row { turn(x.swap_dims(0, 2)).swap_dims(0, 2) } else { turn(x) }
+        };
+        [turn(q), Self::write_cache(keys, start, turn(k)), Self::write_cache(values, start, v)]
     }
 
     /// What [`Kernels::causal_attention`] adds to its scores so that query `i` sees the keys up to
@@ -222,9 +278,3 @@ impl<B: Kernels, C: burn::backend::autodiff::checkpoint::strategy::CheckpointStr
     for burn::backend::Autodiff<B, C>
 {
 }
-
-#[cfg(all(not(target_arch = "wasm32"), any(feature = "webgpu", feature = "vulkan")))]
-impl Kernels for burn::backend::wgpu::Wgpu {}
-
-#[cfg(feature = "cuda")]
-impl Kernels for burn::backend::Cuda {}

@@ -316,7 +316,8 @@ impl<B: Kernels> Decoder<B> {
         let mut x = self.embed(tokens);
         for layer in &self.layers {
             let normed = layer.norm_input(x.clone(), &self.config);
-            let (q, k, v) = layer.project(normed, batch, &rotary, &self.config);
+            let [q, k, v] = layer.project(normed, batch, &self.config);
+            let (q, k) = (rotary.apply(q), rotary.apply(k));
             let attended = B::causal_attention(q, k, v, 0, bias.clone());
             x = layer.finish(x, attended, &self.config);
         }
@@ -339,9 +340,9 @@ impl<B: Kernels> Decoder<B> {
         let mut x = self.embed(tokens);
         for (place, layer) in self.layers.iter().enumerate() {
             let normed = layer.norm_input(x.clone(), &self.config);
-            let (q, k, v) = layer.project(normed, batch, &rotary, &self.config);
-            let (k, v) = cache.append(place, k, v);
-            let attended = cache.attend(q, (k, v), start, bias.clone());
+            let projected = layer.project(normed, batch, &self.config);
+            let (q, seen) = cache.append_rotated(place, projected, &rotary);
+            let attended = cache.attend(q, seen, start, bias.clone());
             x = layer.finish(x, attended, &self.config);
         }
         cache.advance(length);
@@ -378,14 +379,8 @@ impl<B: Kernels> DecoderLayer<B> {
         B::rms_norm(x, self.input_layernorm.val(), config.rms_norm_eps)
     }
 
-    /// Queries, keys and values, `[batch, heads, sequence, head_dim]`, queries and keys rotated.
-    pub(crate) fn project(
-        &self,
-        x: Tensor<B, 2>,
-        batch: usize,
-        rotary: &Rotary<B>,
-        config: &DecoderConfig,
-    ) -> (Tensor<B, 4>, Tensor<B, 4>, Tensor<B, 4>) {
+    /// Queries, keys and values, `[batch, heads, sequence, head_dim]`, none rotated.
+    pub(crate) fn project(&self, x: Tensor<B, 2>, batch: usize, config: &DecoderConfig) -> [Tensor<B, 4>; 3] {
         type Vector<B> = Option<Param<Tensor<B, 1>>>;
         let heads = |x: Tensor<B, 2>, weight: &Weight<B>, bias: &Vector<B>, norm: &Vector<B>| {
             let [rows, _] = x.dims();
@@ -400,7 +395,7 @@ impl<B: Kernels> DecoderLayer<B> {
         let q = heads(x.clone(), &self.q_proj, &self.q_bias, &self.q_norm);
         let k = heads(x.clone(), &self.k_proj, &self.k_bias, &self.k_norm);
         let v = heads(x, &self.v_proj, &self.v_bias, &None);
-        (rotary.apply(q), rotary.apply(k), v)
+        [q, k, v]
     }
 
     /// What follows attention: its projection and the feed-forward part, each added to `x`.
@@ -413,11 +408,10 @@ impl<B: Kernels> DecoderLayer<B> {
         let [rows, _] = x.dims();
         let width = config.num_attention_heads * config.head_dim;
         let attended = attended.swap_dims(1, 2).reshape([rows, width]);
-        let x = x + self.o_proj.project(attended, None);
+        let x = self.o_proj.project_onto(x, attended);
         let normed = B::rms_norm(x.clone(), self.post_attention_layernorm.val(), config.rms_norm_eps);
-        let gate = self.gate_proj.project(normed.clone(), None);
-        let up = self.up_proj.project(normed, None);
-        x + self.down_proj.project(B::swiglu(gate, up), None)
+        let inner = self.gate_proj.gate(&self.up_proj, normed);
+        self.down_proj.project_onto(x, inner)
     }
 }
 
@@ -428,6 +422,7 @@ mod tests {
     use burn::tensor::Int;
 
     use super::*;
+    use crate::kernels::random_matrix;
 
     fn tiny(tie: bool) -> DecoderConfig {
         DecoderConfig {
@@ -470,6 +465,38 @@ mod tests {
         };
         hidden([[1, 2, 3, 4, 5]])
             .assert_approx_eq::<f32>(&hidden([[1, 2, 3, 9, 0]]), burn::tensor::Tolerance::absolute(1e-6));
+    }
+
+    #[test]
+    fn packed_weights_give_the_logits_of_their_values() {
+        let mut random = Random::new(9, &[]);
+        for (bits, tie, rows) in [(4, true, 3), (8, false, 3), (8, true, 20)] {
+            let mut packed = Vec::new();
+            let mut values = |spec: &ParameterSpec| {
+                let own = if let [rows, columns] = spec.shape[..] {
+                    Values::Packed(random_matrix(&mut random, [rows, columns], bits))
+                } else {
+                    Values::Full(spec.shape.iter().map(|_| 1.0).cycle().take(spec.shape[0]).collect())
+                };
+                packed.push(own.clone().into_floats());
+                Ok(own)
+            };
+            let decoder = Decoder::<Flex>::from_parameters(&tiny(tie), &FlexDevice, &mut values).unwrap();
+            let mut again = packed.into_iter();
+            let full = |_: &ParameterSpec| Ok(Values::Full(again.next().unwrap()));
+            let full = Decoder::<Flex>::from_parameters(&tiny(tie), &FlexDevice, full).unwrap();
+            let ids: Vec<i32> = (0..rows).map(|place| place * 7 % 32).collect();
+            let logits = |decoder: &Decoder<Flex>| {
+                let ids = Tensor::<Flex, 1, Int>::from_data(&ids[..], &FlexDevice).unsqueeze::<2>();
+                let hidden = decoder.forward(ids).reshape([rows as usize, 16]);
+                decoder.logits(hidden).into_data()
+            };
+            logits(&decoder).assert_approx_eq::<f32>(&logits(&full), burn::tensor::Tolerance::absolute(1e-4));
+            assert!(decoder.multiplied_bytes() < full.multiplied_bytes() / 2);
+            let read = futures_lite::future::block_on(decoder.to_parameters()).unwrap();
+            let wanted = futures_lite::future::block_on(full.to_parameters()).unwrap();
+            assert_eq!(read, wanted);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 
-use super::DecoderConfig;
+use super::{DecoderConfig, Rotary};
 use crate::kernels::Kernels;
 
 /// Buffers of a fixed capacity for each layer, `[batch, kv_heads, capacity, head_dim]`.
@@ -129,11 +129,40 @@ impl<B: Kernels> KvCache<B> {
         k: Tensor<B, 4>,
         v: Tensor<B, 4>,
     ) -> (Tensor<B, 4>, Tensor<B, 4>) {
-        let end = self.len + k.dims()[2];
+        let length = k.dims()[2];
+        let ([keys, values], start) = self.take(layer, length);
+        let buffers = [B::write_cache(keys, start, k), B::write_cache(values, start, v)];
+        self.put_back(layer, buffers, length)
+    }
+
+    /// The same of queries, keys and values that are still to be rotated; with the queries.
+    pub(crate) fn append_rotated(
+        &mut self,
+        layer: usize,
+        projected: [Tensor<B, 4>; 3],
+        rotary: &Rotary<B>,
+    ) -> (Tensor<B, 4>, (Tensor<B, 4>, Tensor<B, 4>)) {
+        let length = projected[0].dims()[2];
+        let (buffers, start) = self.take(layer, length);
+        let [q, keys, values] = rotary.apply_into_cache(projected, buffers, start);
+        (q, self.put_back(layer, [keys, values], length))
+    }
+
+    /// A layer's buffers, and where the next tokens stand, so many.
+    fn take(&mut self, layer: usize, tokens: usize) -> ([Tensor<B, 4>; 2], usize) {
+        let end = self.len + tokens;
         assert!(end <= self.capacity, "a cache for {} tokens cannot take {end}", self.capacity);
         let (keys, values) = self.layers[layer].take().unwrap_or_else(|| unreachable!("put back below"));
-        let keys = B::write_cache(keys, self.len, k);
-        let values = B::write_cache(values, self.len, v);
+        ([keys, values], self.len)
+    }
+
+    fn put_back(
+        &mut self,
+        layer: usize,
+        [keys, values]: [Tensor<B, 4>; 2],
+        tokens: usize,
+    ) -> (Tensor<B, 4>, Tensor<B, 4>) {
+        let end = self.len + tokens;
         let seen = (keys.clone().narrow(2, 0, end), values.clone().narrow(2, 0, end));
         self.layers[layer] = Some((keys, values));
         seen

@@ -79,6 +79,16 @@ impl<B: Backend> Rotary<B> {
 }
 
 impl<B: Kernels> Rotary<B> {
+    /// Turns queries and keys, `[batch, heads, sequence, head_dim]`, and puts keys and values into their buffers.
+    pub(super) fn apply_into_cache(
+        &self,
+        projected: [Tensor<B, 4>; 3],
+        buffers: [Tensor<B, 4>; 2],
+        start: usize,
+    ) -> [Tensor<B, 4>; 3] {
+        B::rotate_into_cache(projected, [self.cos.clone(), self.sin.clone()], self.by_row, buffers, start)
+    }
+
     /// Turns queries or keys, `[batch, heads, sequence, head_dim]`.
     pub(super) fn apply(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
         let turn = |x| B::rotary(x, self.cos.clone(), self.sin.clone());

@@ -63,6 +63,31 @@ impl<B: Kernels> Weight<B> {
         }
     }
 
+    /// As a projection onto values that are there: `added + x W`.
+    ///
+    /// # Shapes
+    /// - x: `[rows, in]`
+    /// - added and output: `[rows, out]`
+    pub(crate) fn project_onto(&self, added: Tensor<B, 2>, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        match self {
+            Self::Full(weight) => B::project_onto(added, x, weight.val()),
+            Self::Packed(weight) => B::project_packed_onto(added, x, weight),
+        }
+    }
+
+    /// As the gate of `up` in SwiGLU.
+    ///
+    /// # Shapes
+    /// - x: `[rows, in]`
+    /// - output: `[rows, out]`
+    pub(crate) fn gate(&self, up: &Self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        match (self, up) {
+            (Self::Full(gate), Self::Full(up)) => B::project_gated(x, gate.val(), up.val()),
+            (Self::Packed(gate), Self::Packed(up)) => B::project_packed_gated(x, gate, up),
+            _ => B::swiglu(self.project(x.clone(), None), up.project(x, None)),
+        }
+    }
+
     /// As a table that scores: the product of `x` with each row.
     ///
     /// # Shapes

@@ -109,37 +109,41 @@ impl Rows {
     }
 }
 
-/// The rows of `x` filled up with 0 to whole groups, and each group in the order of [`codes`].
+/// The rows of `x` filled up with 0 to whole groups, and each group in the order in which the codes are unpacked.
 fn ordered<const BITS: usize>(x: &[f32], inner: usize) -> Vec<f32> {
     let (rows, padded) = (x.len() / inner.max(1), row_groups(inner) * GROUP);
     let mut out = vec![0.0; rows * padded];
     for (out, x) in out.chunks_exact_mut(padded).zip(x.chunks_exact(inner)) {
         for (place, x) in x.iter().enumerate() {
             let (group, own) = (place / GROUP, place % GROUP);
-            let own = if BITS == 4 { own % 8 * 8 + own / 8 } else { own };
+            // The first code of each word, then the second of each: all words are shifted alike.
+            let a_word = 32 / BITS;
+            let own = own % a_word * (GROUP / a_word) + own / a_word;
             out[group * GROUP + own] = *x;
         }
     }
     out
 }
 
-/// The codes of a group as floats: those of 8 bits in their order, those of 4 first the first of each word, then
-/// the second of each, so that all words are shifted alike.
+/// The codes of a group of 8 bits as floats, in the order of [`ordered`].
 #[inline(always)]
-fn codes<const BITS: usize>(words: &[i32]) -> [f32; GROUP] {
+fn bytes(words: &[i32; GROUP / 4]) -> [f32; GROUP] {
     let mut codes = [0.0; GROUP];
-    if BITS == 8 {
-        let bytes: &[i8] = bytemuck::cast_slice(words);
-        for (code, byte) in codes.iter_mut().zip(bytes) {
-            *code = f32::from(*byte);
+    for place in 0..4 {
+        for (own, word) in words.iter().enumerate() {
+            codes[place * GROUP / 4 + own] = ((word << (24 - 8 * place)) >> 24) as f32;
         }
-        return codes;
     }
-    let mut all = [0; GROUP / 8];
-    all[..words.len()].copy_from_slice(words);
+    codes
+}
+
+/// The codes of a group of 4 bits as floats, in the order of [`ordered`].
+#[inline(always)]
+fn nibbles(words: &[i32; GROUP / 8]) -> [f32; GROUP] {
+    let mut codes = [0.0; GROUP];
     for place in 0..8 {
-        for (code, word) in codes[place * 8..][..8].iter_mut().zip(all) {
-            *code = ((word << (28 - 4 * place)) >> 28) as f32;
+        for (own, word) in words.iter().enumerate() {
+            codes[place * GROUP / 8 + own] = ((word << (28 - 4 * place)) >> 28) as f32;
         }
     }
     codes
@@ -150,22 +154,36 @@ fn codes<const BITS: usize>(words: &[i32]) -> [f32; GROUP] {
 fn dots<const BITS: usize, const ROWS: usize>(words: &[i32], scales: &[f32], x: &[f32]) -> [f32; ROWS] {
     let padded = x.len() / ROWS;
     let mut sums = [[0.0; LANES]; ROWS];
-    for (place, (words, scale)) in words.chunks(GROUP * BITS / 32).zip(scales).enumerate() {
-        let codes = codes::<BITS>(words);
-        for (row, sums) in sums.iter_mut().enumerate() {
+    for (place, scale) in scales.iter().enumerate() {
+        let words = &words[place * (GROUP * BITS / 32)..];
+        let codes = if BITS == 8 { bytes(&first(words)) } else { nibbles(&first(words)) };
+        for row in 0..ROWS {
             let x = &x[row * padded + place * GROUP..][..GROUP];
             let mut part = [0.0; LANES];
-            for start in (0..GROUP).step_by(LANES) {
+            for start in 0..GROUP / LANES {
                 for lane in 0..LANES {
-                    part[lane] += codes[start + lane] * x[start + lane];
+                    part[lane] += codes[start * LANES + lane] * x[start * LANES + lane];
                 }
             }
             for lane in 0..LANES {
-                sums[lane] += scale * part[lane];
+                sums[row][lane] += scale * part[lane];
             }
         }
     }
     sums.map(in_halves)
+}
+
+/// The first words; 0 where there are fewer.
+#[inline(always)]
+fn first<const WORDS: usize>(words: &[i32]) -> [i32; WORDS] {
+    if let Some(all) = words.first_chunk() {
+        return *all;
+    }
+    let mut all = [0; WORDS];
+    for (own, word) in all.iter_mut().zip(words) {
+        *own = *word;
+    }
+    all
 }
 
 /// The sum of all lanes: the upper half is added to the lower, again and again.
