@@ -262,7 +262,9 @@ impl<B: Kernels> Decoder<B> {
                 .into_iter()
                 .chain([&layer.down_proj])
         });
-        layers.chain([head]).map(|weight| weight.bytes() as u64).sum()
+        let matrices: u64 = layers.chain([head]).map(|weight| weight.bytes() as u64).sum();
+        let vectors = self.config.parameters().into_iter().filter(|spec| spec.shape.len() == 1);
+        matrices + vectors.map(|spec| 4 * spec.shape[0] as u64).sum::<u64>()
     }
 
     /// The sizes.
