@@ -23,14 +23,14 @@ FORMATS = {"f32": "f32", "q8": "q8_0", "q4": "q4_0"}
 MEASURES = ("prefill_tokens_per_second", "decode_tokens_per_second")
 
 
-def line(*command):
+def result(*command):
     run = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(run.stdout.splitlines()[-1])
+    return json.loads(run.stdout)
 
 
 def own(folder):
-    read = line(OWN, "bench", "prefill", "--model", folder, "--prompt-tokens", PROMPT, "--runs", 3, "--json")
-    wrote = line(OWN, "bench", "decode", "--model", folder, "--prompt-tokens", PROMPT, "--new-tokens", NEW, "--json")
+    read = result(OWN, "bench", "prefill", "--model", folder, "--prompt-tokens", PROMPT, "--runs", 3, "--json")
+    wrote = result(OWN, "bench", "decode", "--model", folder, "--prompt-tokens", PROMPT, "--new-tokens", NEW, "--json")
     return {MEASURES[0]: read["tokens_per_second"], MEASURES[1]: wrote["tokens_per_second"]}
 
 
@@ -41,16 +41,17 @@ def main():
             model = folder
             if ours != "f32":
                 model = Path(packed) / ours
-                line(OWN, "pack", "--model", folder, "--quantize", ours, "--licence", "none", "--out", model, "--json")
+                result(OWN, "pack", "--model", folder, "--quantize", ours, "--licence", "none", "--out", model, "--json")
             pairs = []
             for _ in range(rounds):
-                pairs.append((own(model), line(CANDLE, folder, theirs, PROMPT, NEW, 3)))
+                pairs.append((own(model), result(CANDLE, folder, theirs, PROMPT, NEW, 3)))
             for measure in MEASURES:
                 a, b = ([pair[side][measure] for pair in pairs] for side in (0, 1))
                 ratios = [x / y for x, y in zip(a, b)]
                 print(
                     f"{ours:4} {measure:26} memory-r1 {statistics.median(a):8.1f}  candle {statistics.median(b):8.1f}"
-                    f"  ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+                    f"  ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+                    flush=True,
                 )
 
 
