@@ -1,27 +1,17 @@
 // Models of a caller's own in the built demo page in headless Chromium: how fast they write, and how much memory
 // the module takes; and the search among many vectors. A line of JSON for each.
 //   node page-models.mjs FOLDER [cpu|webgpu]     a bundle's folder (see docs/benchmarks.md)
-import { createReadStream, existsSync, statSync } from "node:fs";
-import { createServer } from "node:http";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { chromium } from "@playwright/test";
 import { preview } from "vite";
+import { serve } from "./folder_server.mjs";
 import config from "./playwright.config.mjs";
 
 const [folder, device = "cpu"] = process.argv.slice(2);
 const NEW_TOKENS = Number(process.env.NEW_TOKENS ?? 16);
 const base = folder === undefined ? undefined : new URL(`${pathToFileURL(folder).href}/`);
 
-// A model's files for a page of another origin.
-const files = createServer((request, response) => {
-  const file = new URL(`.${request.url}`, base);
-  const head = { "access-control-allow-origin": "*", "access-control-allow-headers": "*" };
-  if (base === undefined || !existsSync(file)) return response.writeHead(404, head).end();
-  response.writeHead(200, { ...head, "content-length": statSync(file).size });
-  if (request.method === "HEAD") return response.end();
-  createReadStream(file).pipe(response);
-});
-await new Promise((resolve) => files.listen(0, "localhost", resolve));
+const files = base === undefined ? undefined : await serve(base);
 
 const www = fileURLToPath(new URL("../www/", import.meta.url));
 const server = await preview({ root: www, logLevel: "error", preview: { port: 5191, open: false } });
@@ -31,8 +21,8 @@ try {
   const page = await browser.newPage();
   await page.goto(`${server.resolvedUrls.local[0]}?test&device=cpu`);
   await page.locator("body[data-ready=true]").waitFor({ state: "attached", timeout: 120_000 });
-  const asked = { device, url: `http://localhost:${files.address().port}/`, newTokens: NEW_TOKENS };
-  if (base !== undefined) {
+  if (files !== undefined) {
+    const asked = { device, url: files.url, newTokens: NEW_TOKENS };
     const written = await page.evaluate(async ({ device, url, newTokens }) => {
       const start = performance.now();
       const memory = await window.MemoryR1.create({ device, model: url, store: "memory", __test: true });
@@ -80,5 +70,5 @@ try {
 } finally {
   await browser.close();
   await server.close();
-  files.close();
+  files?.close();
 }

@@ -1,26 +1,12 @@
 // The real all-MiniLM-L6-v2 in the browser against Sentence Transformers. `./build.sh encoder` fetches it.
 import { existsSync, readFileSync } from "node:fs";
-import { createServer } from "node:http";
 import { expect, test } from "@playwright/test";
+import { serve } from "../folder_server.mjs";
 import { open } from "./page.mjs";
 
 const folder = new URL("../../runs/all-MiniLM-L6-v2/", import.meta.url);
 const fixtures = new URL("../../crate/tests/fixtures/encoders/", import.meta.url);
 const WIDTH = 384;
-
-/** Serves a folder's files to pages of any origin. */
-async function serve(folder) {
-  const server = createServer((request, response) => {
-    const file = new URL(`.${request.url}`, folder);
-    const head = { "access-control-allow-origin": "*", "access-control-allow-headers": "*" };
-    if (!existsSync(file)) return response.writeHead(404, head).end();
-    const bytes = readFileSync(file);
-    response.writeHead(200, { ...head, "content-length": bytes.length });
-    response.end(request.method === "HEAD" ? undefined : bytes);
-  });
-  await new Promise((resolve) => server.listen(0, "localhost", resolve));
-  return { url: `http://localhost:${server.address().port}/`, close: () => server.close() };
-}
 
 test("50 sentences have the vectors of Sentence Transformers", async ({ page }) => {
   expect(existsSync(folder), "./build.sh encoder fetches the encoder").toBe(true);

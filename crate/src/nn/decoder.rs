@@ -478,7 +478,7 @@ mod tests {
                 let own = if let [rows, columns] = spec.shape[..] {
                     Values::Packed(random_matrix(&mut random, [rows, columns], bits))
                 } else {
-                    Values::Full(spec.shape.iter().map(|_| 1.0).cycle().take(spec.shape[0]).collect())
+                    Values::Full(vec![1.0; spec.shape[0]])
                 };
                 packed.push(own.clone().into_floats());
                 Ok(own)

@@ -329,6 +329,32 @@ mod tests {
     }
 
     #[test]
+    fn a_question_that_names_one_speaker_is_put_to_that_ones_memories() {
+        let config = SftConfig::parse(include_str!("../../../configs/nano.toml")).unwrap().data;
+        let mut by_name = 0;
+        for dialogue in generate(6, 3, Split::Train, Options::default()) {
+            let conversation = &dialogue.sample.conversation;
+            let speakers = [&*conversation.speaker_a, &*conversation.speaker_b];
+            for group in cases(&config, 4, std::slice::from_ref(&dialogue)) {
+                let answers = group.iter().filter(|case| case.task == Task::Answer);
+                let mut asked = Vec::new();
+                for body in answers.map(|case| &case.messages[1].content) {
+                    let (shown, question) = body.rsplit_once("> ").unwrap();
+                    let only = named(question, &speakers);
+                    let is_shown = |name: &&str| shown.lines().any(|line| line == format!("{name}:"));
+                    if let Some(only) = only {
+                        assert!(is_shown(&speakers[only]) && !is_shown(&speakers[1 - only]), "{body}");
+                    }
+                    by_name += usize::from(only.is_some());
+                    asked.push(only);
+                }
+                assert!(asked.windows(2).all(|pair| pair[0] == pair[1]), "{asked:?}");
+            }
+        }
+        assert!(by_name > 100, "{by_name}");
+    }
+
+    #[test]
     fn questions_of_a_group_are_put_to_the_same_memories() {
         let config = SftConfig::parse(include_str!("../../../configs/nano.toml")).unwrap().data;
         let dialogues = generate(6, 3, Split::Train, Options::default());
