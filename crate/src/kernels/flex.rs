@@ -3,6 +3,7 @@
 
 #![allow(clippy::inline_always, clippy::needless_range_loop)]
 
+mod integers;
 mod packed;
 mod threads;
 
@@ -505,7 +506,8 @@ mod tests {
                     assert_eq!(projected.clone().narrow(0, rows - 1, 1).into_data(), alone);
                 }
                 let wanted = x.matmul(full.clone().transpose()) + bias.unsqueeze();
-                let close = Tolerance::absolute(2e-3);
+                // Rows of `x` are rounded to 16 bits: the sums are of some 20.
+                let close = Tolerance::absolute(5e-3);
                 projected.into_data().assert_approx_eq::<f32>(&wanted.into_data(), close);
                 let ids = Tensor::from_data([width as i32 - 1, 0, 2], &FlexDevice);
                 let wanted = full.select(0, ids.clone()).into_data();

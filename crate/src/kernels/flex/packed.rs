@@ -1,4 +1,5 @@
-//! Products with packed matrices on the CPU: codes become floats in registers, a group at a time.
+//! Products with packed matrices on the CPU. Few rows are multiplied in integers, many by burn's product with the
+//! values, some rows of the matrix at a time.
 
 use std::slice::ChunksExact;
 
@@ -6,12 +7,13 @@ use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
+use super::integers::{self, Integers, SUMS, WIDTH, Work};
 use super::threads::each_part;
-use super::{FEW_ROWS, LANES, back, contiguous, from_values, into_flex, values, wide};
+use super::{FEW_ROWS, back, contiguous, from_values, into_flex, values};
 use crate::kernels::packed::unpack;
 use crate::kernels::{GROUP, Packed, row_groups, row_words};
 
-/// How many rows of `x` are computed with each group of codes that is made floats.
+/// How many rows of `x` are computed with each group of codes that is unpacked.
 const BLOCK: usize = 4;
 /// How many rows of the matrix are unpacked at once where there are many rows of `x`.
 const TILE: usize = 512;
@@ -67,26 +69,10 @@ impl Rows {
     fn project_few<const BITS: usize>(&self, x: Tensor<Flex, 2>) -> Vec<f32> {
         let ([rows, inner], [width, _]) = (x.dims(), self.shape);
         let x = contiguous(x);
-        let x = ordered::<BITS>(&values(&x)[..rows * inner], inner);
-        let padded = row_groups(inner) * GROUP;
+        let x: Vec<_> = values(&x)[..rows * inner].chunks_exact(inner).map(Coded::new::<BITS>).collect();
         let mut transposed = vec![0.0; width * rows];
         each_part(&mut transposed, rows, inner * rows, |first, out| {
-            wide(
-                #[inline(always)]
-                || {
-                    for (out, (words, scales)) in out.chunks_exact_mut(rows).zip(self.from(first)) {
-                        for (out, x) in out.chunks_mut(BLOCK).zip(x.chunks(BLOCK * padded)) {
-                            if let Ok(out) = <&mut [f32; BLOCK]>::try_from(&mut *out) {
-                                *out = dots::<BITS, BLOCK>(words, scales, x);
-                            } else {
-                                for (out, x) in out.iter_mut().zip(x.chunks_exact(padded)) {
-                                    [*out] = dots::<BITS, 1>(words, scales, x);
-                                }
-                            }
-                        }
-                    }
-                },
-            );
+            integers::widest(Products::<BITS> { weight: self, first, x: &x, out });
         });
         back(transposed, rows)
     }
@@ -109,68 +95,118 @@ impl Rows {
     }
 }
 
-/// The rows of `x` filled up with 0 to whole groups, and each group in the order in which the codes are unpacked.
-fn ordered<const BITS: usize>(x: &[f32], inner: usize) -> Vec<f32> {
-    let (rows, padded) = (x.len() / inner.max(1), row_groups(inner) * GROUP);
-    let mut out = vec![0.0; rows * padded];
-    for (out, x) in out.chunks_exact_mut(padded).zip(x.chunks_exact(inner)) {
-        for (place, x) in x.iter().enumerate() {
-            let (group, own) = (place / GROUP, place % GROUP);
-            // The first code of each word, then the second of each: all words are shifted alike.
-            let a_word = 32 / BITS;
-            let own = own % a_word * (GROUP / a_word) + own / a_word;
-            out[group * GROUP + own] = *x;
-        }
-    }
-    out
+/// A row of `x` in integers of 16 bits, each [`GROUP`] of values with a scale: to a 65,536th of the group's largest
+/// what it was, and a product with a code of 8 bits is still exact.
+struct Coded {
+    /// In each group, in the order in which the codes of the matrix are unpacked.
+    codes: Vec<[[i16; WIDTH]; QUARTERS]>,
+    scales: Vec<f32>,
 }
 
-/// The codes of a group of 8 bits as floats, in the order of [`ordered`].
-#[inline(always)]
-fn bytes(words: &[i32; GROUP / 4]) -> [f32; GROUP] {
-    let mut codes = [0.0; GROUP];
-    for place in 0..4 {
-        for (own, word) in words.iter().enumerate() {
-            codes[place * GROUP / 4 + own] = ((word << (24 - 8 * place)) >> 24) as f32;
+/// How many vectors of integers a group fills.
+const QUARTERS: usize = GROUP / WIDTH;
+const LARGEST: f32 = i16::MAX as f32;
+
+impl Coded {
+    fn new<const BITS: usize>(x: &[f32]) -> Self {
+        let groups = x.len().div_ceil(GROUP);
+        let mut own = Self { codes: vec![[[0; WIDTH]; QUARTERS]; groups], scales: Vec::with_capacity(groups) };
+        for (group, codes) in x.chunks(GROUP).zip(&mut own.codes) {
+            let largest = group.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+            let up = if largest > 0.0 { LARGEST / largest } else { 0.0 };
+            for (place, x) in group.iter().enumerate() {
+                // Codes of 8 bits lie in order; of 4 bits, the first of each 16 bits are unpacked at once.
+                let (quarter, own) = match BITS {
+                    8 => (place / WIDTH, place % WIDTH),
+                    _ => (place % QUARTERS, place / QUARTERS),
+                };
+                codes[quarter][own] = (x * up).round() as i16;
+            }
+            let lost = group.iter().any(|x| x.is_nan());
+            own.scales.push(if lost { f32::NAN } else { largest / LARGEST });
         }
+        own
     }
-    codes
 }
 
-/// The codes of a group of 4 bits as floats, in the order of [`ordered`].
-#[inline(always)]
-fn nibbles(words: &[i32; GROUP / 8]) -> [f32; GROUP] {
-    let mut codes = [0.0; GROUP];
-    for place in 0..8 {
-        for (own, word) in words.iter().enumerate() {
-            codes[place * GROUP / 8 + own] = ((word << (28 - 4 * place)) >> 28) as f32;
+/// Products of rows of the matrix, from the `first` on, with all rows of `x`.
+struct Products<'a, const BITS: usize> {
+    weight: &'a Rows,
+    first: usize,
+    x: &'a [Coded],
+    out: &'a mut [f32],
+}
+
+impl<const BITS: usize> Work for Products<'_, BITS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Integers>(self, integers: I) {
+        let out = self.out.chunks_exact_mut(self.x.len());
+        for (out, (words, scales)) in out.zip(self.weight.from(self.first)) {
+            for (out, x) in out.chunks_mut(BLOCK).zip(self.x.chunks(BLOCK)) {
+                if let (Ok(out), Ok(x)) = (<&mut [f32; BLOCK]>::try_from(&mut *out), x.try_into()) {
+                    *out = dots::<I, BITS, BLOCK>(integers, words, scales, x);
+                } else {
+                    for (out, x) in out.iter_mut().zip(x) {
+                        [*out] = dots::<I, BITS, 1>(integers, words, scales, std::array::from_ref(x));
+                    }
+                }
+            }
         }
     }
-    codes
 }
 
 /// The products of one row of a matrix with some rows of `x`, each as it is alone.
 #[inline(always)]
-fn dots<const BITS: usize, const ROWS: usize>(words: &[i32], scales: &[f32], x: &[f32]) -> [f32; ROWS] {
-    let padded = x.len() / ROWS;
-    let mut sums = [[0.0; LANES]; ROWS];
-    for (place, scale) in scales.iter().enumerate() {
-        let words = &words[place * (GROUP * BITS / 32)..];
-        let codes = if BITS == 8 { bytes(&first(words)) } else { nibbles(&first(words)) };
-        for row in 0..ROWS {
-            let x = &x[row * padded + place * GROUP..][..GROUP];
-            let mut part = [0.0; LANES];
-            for start in 0..GROUP / LANES {
-                for lane in 0..LANES {
-                    part[lane] += codes[start * LANES + lane] * x[start * LANES + lane];
-                }
+fn dots<I: Integers, const BITS: usize, const ROWS: usize>(
+    integers: I,
+    words: &[i32],
+    scales: &[f32],
+    x: &[Coded; ROWS],
+) -> [f32; ROWS] {
+    let groups = scales.len();
+    let x = x.each_ref().map(|x| (&x.codes[..groups], &x.scales[..groups]));
+    let mut totals = [integers.zero(); ROWS];
+    for group in 0..groups {
+        let codes = unpacked::<I, BITS>(integers, &words[group * (GROUP * BITS / 32)..]);
+        for (total, (of_x, x_scales)) in totals.iter_mut().zip(&x) {
+            let mut sums = integers.products(codes[0], integers.load(&of_x[group][0]));
+            for quarter in 1..QUARTERS {
+                let products = integers.products(codes[quarter], integers.load(&of_x[group][quarter]));
+                sums = integers.add(sums, products);
             }
-            for lane in 0..LANES {
-                sums[row][lane] += scale * part[lane];
-            }
+            *total = integers.add_scaled(*total, scales[group] * x_scales[group], sums);
         }
     }
-    sums.map(in_halves)
+    let mut out = [0.0; ROWS];
+    for (out, total) in out.iter_mut().zip(totals) {
+        *out = in_halves(integers.floats(total));
+    }
+    out
+}
+
+/// The codes of a group: of 8 bits in order, of 4 bits the first of each 16 bits, then the second, and so on.
+#[inline(always)]
+fn unpacked<I: Integers, const BITS: usize>(integers: I, words: &[i32]) -> [I::Codes; QUARTERS] {
+    if BITS == 8 {
+        let words: [i32; GROUP / 4] = first(words);
+        let (quarters, _) = words.as_chunks();
+        [
+            integers.bytes(&quarters[0]),
+            integers.bytes(&quarters[1]),
+            integers.bytes(&quarters[2]),
+            integers.bytes(&quarters[3]),
+        ]
+    } else {
+        let words = first(words);
+        [
+            integers.nibbles::<0>(&words),
+            integers.nibbles::<1>(&words),
+            integers.nibbles::<2>(&words),
+            integers.nibbles::<3>(&words),
+        ]
+    }
 }
 
 /// The first words; 0 where there are fewer.
@@ -188,8 +224,8 @@ fn first<const WORDS: usize>(words: &[i32]) -> [i32; WORDS] {
 
 /// The sum of all lanes: the upper half is added to the lower, again and again.
 #[inline(always)]
-fn in_halves(mut lanes: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
+fn in_halves(mut lanes: [f32; SUMS]) -> f32 {
+    let mut width = SUMS / 2;
     while width > 0 {
         for lane in 0..width {
             lanes[lane] += lanes[lane + width];
