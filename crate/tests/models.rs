@@ -180,6 +180,11 @@ fn a_model_that_cannot_be_used_is_named() {
     if cfg!(not(feature = "cuda")) {
         let error = failure(&["generate", "--prompt", "x", "--model", model(), "--device", "cuda"]);
         assert!(error.contains("--features cuda"), "{error}");
+    } else if json(&["devices", "--json"])["devices"][1]["available"] == false {
+        let error = failure(&["generate", "--prompt", "x", "--model", model(), "--device", "cuda"]);
+        let said = error.trim_end();
+        assert!(said.starts_with("error: MODEL_UNSUPPORTED: cuda cannot run here: "), "{error}");
+        assert!(said.ends_with("; use --device cpu") && !said.contains('\n'), "{error}");
     }
 }
 

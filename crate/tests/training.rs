@@ -2,6 +2,7 @@
 
 #![cfg(not(target_arch = "wasm32"))]
 
+mod adapter_server;
 mod local_server;
 mod shell;
 
@@ -12,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use adapter_server::{AdapterServer, Manner};
 use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
 use futures_lite::future::block_on;
@@ -207,4 +209,67 @@ fn a_judge_behind_a_server_rewards_and_its_replies_are_kept() {
     let error = failure(&["train", "grpo", "--config", text(&wrong)]);
     assert!(error.contains("judge is given where reward.judge has a weight"), "{error}");
     assert!(!folder.join("third").exists());
+}
+
+#[test]
+fn a_server_plays_and_is_told_every_adapter() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let model = model(folder);
+    let run = |name: &str, base: &str, constrained: bool| {
+        let path = config(folder, name, 1);
+        let text = fs::read_to_string(&path).unwrap();
+        let served = format!(
+            "constrained = {constrained}\nvllm_server_base_url = \"{base}\"\n\
+             lora = {{ r = 4, lora_alpha = 8, target_modules = [\"q_proj\", \"down_proj\"] }}\nlearning_rate = 1e-2"
+        );
+        let text = text
+            .replace("learning_rate = 1e-3", &served)
+            .replace("logging_steps = 3", "logging_steps = 1")
+            .replace("max_steps = 11", "max_steps = 3")
+            .replace("max_steps = 9", "max_steps = 1");
+        fs::write(&path, text).unwrap();
+        tell_facts(folder, name);
+        path
+    };
+    // How far the server's log-probabilities are from the trainer's.
+    let difference = |name: &str| {
+        let metrics = fs::read_to_string(folder.join(name).join("metrics.jsonl")).unwrap();
+        let lines = metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let all: Vec<f64> =
+            lines.filter_map(|line| line["sampling/sampling_logp_difference/max"].as_f64()).collect();
+        assert_eq!(all.len(), 4, "{metrics}");
+        all.into_iter().fold(0.0, f64::max)
+    };
+
+    let server = AdapterServer::new(&model, &folder.join("merged"), Manner::Right);
+    json(&["train", "grpo", "--config", text(&run("right", &server.base, false)), "--json"]);
+    assert!(difference("right") < 1e-4, "{}", difference("right"));
+    let (told, loaded) = server.told();
+    let [last] = &loaded[..] else { panic!("{loaded:?}") };
+    // Four steps, each with its adapter, and the one behind the last for the validation at the end.
+    assert_eq!(told.len(), 9, "{told:?}");
+    let kept: Vec<_> = fs::read_dir(folder.join("right/served")).unwrap().flatten().collect();
+    assert!(kept.iter().any(|own| own.file_name().to_str() == Some(last)) && kept.len() <= 2, "{kept:?}");
+    let weights = |path: &Path| fs::read(path.join("adapter_model.safetensors")).unwrap();
+    assert!(weights(&folder.join("right/adapter")) == weights(&folder.join("right/served").join(last)));
+
+    // A server that goes on with the old weights is seen.
+    let stale = AdapterServer::new(&model, &folder.join("unused"), Manner::Stale);
+    json(&["train", "grpo", "--config", text(&run("stale", &stale.base, false)), "--json"]);
+    assert!(difference("stale") > 1e-3, "{}", difference("stale"));
+
+    let fails = |name: &str, base: &str, constrained: bool| {
+        let output = memory_r1(&["train", "grpo", "--config", text(&run(name, base, constrained))]);
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let old = AdapterServer::new(&model, &folder.join("old"), Manner::Old);
+    let error = fails("with-an-old-one", &old.base, false);
+    assert!(error.contains("MALFORMED_OUTPUT") && error.contains("without token_ids"), "{error}");
+    let closed = AdapterServer::new(&model, &folder.join("closed"), Manner::Closed);
+    let error = fails("with-a-closed-one", &closed.base, false);
+    assert!(error.contains("status 404") && error.contains("VLLM_ALLOW_RUNTIME_LORA_UPDATING"), "{error}");
+    let error = fails("with-a-grammar", &closed.base, true);
+    assert!(error.contains("vllm_server_base_url needs [lora]"), "{error}");
 }

@@ -1,5 +1,8 @@
 //! Where a model computes, and whether that is possible here.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
+
 use clap::ValueEnum;
 use libloading::Library;
 
@@ -50,7 +53,10 @@ impl Device {
                 let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
                 Ok(format!("{} with {cores} cores", std::env::consts::ARCH))
             }
-            Self::Cuda => cuda_devices().map(|names| names.join(", ")),
+            Self::Cuda => {
+                let names = cuda_devices()?.join(", ");
+                cuda_headers(&toolkits(std::env::var_os("CUDA_PATH"))).map(|()| names)
+            }
             Self::Vulkan | Self::Webgpu if cfg!(target_os = "macos") => Ok("Metal".to_owned()),
             Self::Vulkan | Self::Webgpu => {
                 let loader = ["libvulkan.so.1", "vulkan-1.dll"].into_iter().find(|name| open(name).is_some());
@@ -83,6 +89,23 @@ fn open(name: &str) -> Option<Library> {
     unsafe { Library::new(name) }.ok()
 }
 
+/// Where a CUDA toolkit may be: there alone where `CUDA_PATH` says it is.
+fn toolkits(given: Option<OsString>) -> Vec<PathBuf> {
+    given.map_or_else(
+        || ["/usr/local/cuda", "/opt/cuda", "/usr"].map(PathBuf::from).to_vec(),
+        |path| vec![PathBuf::from(path)],
+    )
+}
+
+/// The kernels are compiled at run time, with the toolkit's headers.
+fn cuda_headers(toolkits: &[PathBuf]) -> Result<(), String> {
+    if toolkits.iter().any(|path| path.join("include/cuda_runtime.h").exists()) {
+        return Ok(());
+    }
+    let places = toolkits.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+    Err(format!("no CUDA headers (include/cuda_runtime.h) in {places}; set CUDA_PATH to a CUDA toolkit"))
+}
+
 /// The names of the GPUs that the CUDA driver sees; the error is why there are none.
 fn cuda_devices() -> Result<Vec<String>, String> {
     type Init = unsafe extern "C" fn(u32) -> i32;
@@ -112,5 +135,23 @@ fn cuda_devices() -> Result<Vec<String>, String> {
             String::from_utf8_lossy(&name[..end]).into_owned()
         };
         Ok((0..count).map(name).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_cuda_headers_are_named() {
+        let toolkit = tempfile::tempdir().unwrap();
+        let given = toolkits(Some(toolkit.path().into()));
+        let error = cuda_headers(&given).unwrap_err();
+        let wanted = format!("in {}; set CUDA_PATH", toolkit.path().display());
+        assert!(error.contains(&wanted), "{error}");
+        std::fs::create_dir(toolkit.path().join("include")).unwrap();
+        std::fs::write(toolkit.path().join("include/cuda_runtime.h"), "").unwrap();
+        assert_eq!(cuda_headers(&given), Ok(()));
+        assert!(toolkits(None).len() > 1);
     }
 }

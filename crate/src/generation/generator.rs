@@ -134,7 +134,7 @@ impl<B: Kernels> LocalModel<B> {
     }
 
     /// The prompt's tokens and how many may follow, or `CONTEXT_OVERFLOW`.
-    fn prepare(&self, request: &Request) -> Result<(Vec<u32>, usize)> {
+    pub fn prepare(&self, request: &Request) -> Result<(Vec<u32>, usize)> {
         let prompt = self.template.encode(&self.tokenizer, &request.messages)?;
         if prompt.is_empty() {
             return Err(Error::invalid("the prompt is empty"));
@@ -271,19 +271,39 @@ impl<B: Kernels> LocalModel<B> {
     /// were not forced, and the sets that were allowed there, all tokens where there is none. A completion that
     /// this model cannot have written for the request is an error.
     pub fn replay(&self, request: &Request, ids: &[u32]) -> Result<Vec<(usize, Option<Arc<Bitset>>)>> {
-        let (_, _, mut writing) = self.writing(request)?;
+        let mut places = Vec::new();
+        self.again(request, ids, |place, allowed| {
+            places.push((place, allowed));
+            0.0
+        })?;
+        Ok(places)
+    }
+
+    /// A completion that was written elsewhere, with the log-probability of each of its tokens, as this model gives
+    /// it. One that this model cannot have written for the request is an error.
+    pub fn written(&self, request: &Request, ids: &[u32], logprobs: &[f32]) -> Result<Generation> {
+        self.again(request, ids, |place, _| logprobs.get(place).copied().unwrap_or_default())
+    }
+
+    /// Writes a completion again; `chosen` gives the log-probability of each token that was not forced.
+    fn again(
+        &self,
+        request: &Request,
+        ids: &[u32],
+        mut chosen: impl FnMut(usize, Option<Arc<Bitset>>) -> f32,
+    ) -> Result<Generation> {
+        let (prompt, _, mut writing) = self.writing(request)?;
         let foreign = || Error::invalid("these tokens are no completion of the request");
-        let (mut places, mut unread) = (Vec::new(), Vec::new());
+        let mut unread = Vec::new();
         while let Next::Choose(allowed) = writing.next(&mut unread)? {
             let place = writing.len();
             let id = *ids.get(place).ok_or_else(foreign)?;
             if allowed.as_ref().is_some_and(|allowed| !allowed.contains(id)) {
                 return Err(foreign());
             }
-            places.push((place, allowed));
-            writing.accept(Choice { id, logprob: 0.0 }, &self.tokenizer)?;
+            writing.accept(Choice { id, logprob: chosen(place, allowed) }, &self.tokenizer)?;
         }
-        if writing.ids() == ids { Ok(places) } else { Err(foreign()) }
+        if writing.ids() == ids { Ok(writing.finish(prompt)) } else { Err(foreign()) }
     }
 
     /// The tokens that there are, where the logits are wider than the vocabulary.

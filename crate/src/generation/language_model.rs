@@ -99,6 +99,12 @@ impl Sampling {
         Self { key: [step, example, first.wrapping_add(sample)], ..*self }
     }
 
+    /// One seed for a server, of all that keys the random numbers.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn server_seed(&self) -> u64 {
+        crate::random::keyed(self.seed, &self.key) >> 33
+    }
+
     /// Whether a draw may leave out tokens that are allowed. Greedy takes the best, which every
     /// filter keeps.
     pub(super) fn is_filtered(&self) -> bool {

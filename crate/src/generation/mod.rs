@@ -34,6 +34,6 @@ pub use language_model::{
 };
 pub use lexicon::Lexicon;
 #[cfg(not(target_arch = "wasm32"))]
-pub use remote::{Connection, RemoteModel, Retries, parse_address};
+pub use remote::{Connection, RemoteModel, Retries, TokenServer, Tokens, parse_address};
 pub use sampler::{Choice, choose};
 pub use tokenizer::{DecodeStream, Segment, Tokenizer};

@@ -124,6 +124,10 @@ const BLOCK: usize = 8;
 /// How many of the weight's rows are added at once.
 const STEP: usize = 4;
 
+/// How many columns of a row-major weight a thread should have: of shorter pieces of rows the machine fetches too
+/// little ahead.
+const LONG: usize = 400;
+
 /// `out += x weight`, row after row of the weight, which is `[inner, width]`; of its columns those from `first` on,
 /// as many as a row of `out` has.
 fn add_product(out: &mut [f32], x: &[f32], (weight, width): (&[f32], usize), inner: usize, first: usize) {
@@ -159,7 +163,7 @@ fn add_product(out: &mut [f32], x: &[f32], (weight, width): (&[f32], usize), inn
 fn few_rows(x: &[f32], weight: (&[f32], usize), bias: Option<&[f32]>, inner: usize) -> Vec<f32> {
     let (rows, width) = (x.len() / inner.max(1), weight.1);
     let mut parts = vec![0.0; rows * width];
-    let part = each_part(&mut parts, rows, inner * rows, |first, out| {
+    let part = each_part(&mut parts, (rows, LONG), inner * rows, |first, out| {
         let columns = out.len() / rows;
         for out in out.chunks_exact_mut(columns) {
             if let Some(bias) = bias {
@@ -185,7 +189,7 @@ fn few_rows(x: &[f32], weight: (&[f32], usize), bias: Option<&[f32]>, inner: usi
 fn product_transposed(x: &[f32], weight: &[f32], inner: usize) -> Vec<f32> {
     let (rows, width) = (x.len() / inner.max(1), weight.len() / inner.max(1));
     let mut transposed = vec![0.0; width * rows];
-    each_part(&mut transposed, rows, inner * rows, |first, out| {
+    each_part(&mut transposed, (rows, 1), inner * rows, |first, out| {
         wide(
             #[inline(always)]
             || {

@@ -20,7 +20,8 @@ use crate::nn::DecoderConfig;
 use crate::random::Random;
 
 const CONFIG: &str = "adapter_config.json";
-const WEIGHTS: &str = "adapter_model.safetensors";
+/// The file that has the factors.
+pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
 /// What PEFT puts before the names of a model's modules.
 const PREFIX: &str = "base_model.model.";
 

@@ -81,11 +81,12 @@ impl LocalServer {
     }
 }
 
-fn serve(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+/// A request: the address that it goes to, its key, and its body.
+pub fn read_request(stream: &TcpStream) -> std::io::Result<(String, Option<String>, Vec<u8>)> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let (mut length, mut key, mut line) = (0, None, String::new());
     reader.read_line(&mut line)?;
-    let is_chat = line.starts_with("POST /v1/chat/completions ");
+    let address = line.split(' ').nth(1).unwrap_or_default().to_owned();
     loop {
         line.clear();
         if reader.read_line(&mut line)? == 0 || line.trim().is_empty() {
@@ -100,6 +101,25 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
+    Ok((address, key, body))
+}
+
+/// A reply in one piece, of which the first bytes are sent.
+pub fn send(
+    stream: &mut TcpStream,
+    (status, headers): (&str, &str),
+    body: &str,
+    end: usize,
+) -> std::io::Result<()> {
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(&body.as_bytes()[..end])
+}
+
+fn serve(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+    let (address, key, body) = read_request(&stream)?;
+    let is_chat = address == "/v1/chat/completions";
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     let fault = {
         let mut state = state.lock().unwrap();
@@ -126,11 +146,8 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         }
         _ => ("200 OK", "Content-Type: application/json\r\n", &*reply),
     };
-    let head =
-        format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     let end = if fault == Some(Fault::CutWhole) { body.len() / 2 } else { body.len() };
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(&body.as_bytes()[..end])
+    send(&mut stream, (status, headers), body, end)
 }
 
 /// A completion in chunks of seven characters.

@@ -38,7 +38,7 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// A server's address with what requests need.
 #[derive(Clone)]
 pub struct Connection {
-    url: String,
+    base: String,
     key: Option<String>,
     retries: Retries,
     cache: Option<Cache>,
@@ -56,7 +56,7 @@ impl Connection {
     /// `cache`, where one is given.
     pub fn new(base: &str, key: Option<String>, retries: Retries, cache: Option<PathBuf>) -> Self {
         Self {
-            url: format!("{}/chat/completions", base.trim_end_matches('/')),
+            base: base.trim_end_matches('/').to_owned(),
             key,
             retries,
             cache: cache.map(Cache::new),
@@ -64,39 +64,40 @@ impl Connection {
         }
     }
 
-    /// Where requests go.
-    pub fn url(&self) -> &str {
-        &self.url
+    /// Where requests of a kind go.
+    pub(super) fn url(&self, kind: &str) -> String {
+        format!("{}/{kind}", self.base)
     }
 
     /// The reply to a request: 429, 5xx, a cut reply and a lost connection are tried again.
     /// `NOT_REACHABLE` where that does not help, `CONTEXT_OVERFLOW` where the server says that the prompt is
     /// too long, `INVALID_ARGUMENT` for whatever else it refuses.
-    pub(super) async fn post(&self, request: Value, cancel: &Cancel) -> Result<String> {
+    pub(super) async fn post(&self, kind: &str, request: Value, cancel: &Cancel) -> Result<String> {
         cancel.check()?;
+        let url = self.url(kind);
         if let Some(reply) =
-            self.cache.as_ref().map(|cache| cache.find(&self.url, &request)).transpose()?.flatten()
+            self.cache.as_ref().map(|cache| cache.find(&url, &request)).transpose()?.flatten()
         {
             return Ok(reply);
         }
         let (send, receive) = oneshot::channel();
         let (own, cancel) = (self.clone(), cancel.clone());
         thread::spawn(move || {
-            let reply = own.insist(&request, &cancel);
+            let reply = own.insist(&url, &request, &cancel);
             // Nobody waits any more where the run was stopped.
             let _ = send.send(reply.and_then(|reply| {
-                own.cache.as_ref().map(|cache| cache.keep(&own.url, &request, &reply)).transpose()?;
+                own.cache.as_ref().map(|cache| cache.keep(&url, &request, &reply)).transpose()?;
                 Ok(reply)
             }));
         });
         receive.await.map_err(|_| Error::internal("a request's thread failed"))?
     }
 
-    fn insist(&self, request: &Value, cancel: &Cancel) -> Result<String> {
+    fn insist(&self, url: &str, request: &Value, cancel: &Cancel) -> Result<String> {
         let mut wait = self.retries.first_wait;
         let mut attempt = 1;
         loop {
-            let (error, asked) = match self.once(request, cancel) {
+            let (error, asked) = match self.once(url, request, cancel) {
                 Ok(reply) => return Ok(reply),
                 Err(Failure::Lasting(error)) => return Err(error),
                 Err(Failure::Passing(error, asked)) => (error, asked),
@@ -117,12 +118,12 @@ impl Connection {
         }
     }
 
-    fn once(&self, request: &Value, cancel: &Cancel) -> std::result::Result<String, Failure> {
-        let mut post = self.agent.post(&self.url).set("Content-Type", "application/json");
+    fn once(&self, url: &str, request: &Value, cancel: &Cancel) -> std::result::Result<String, Failure> {
+        let mut post = self.agent.post(url).set("Content-Type", "application/json");
         if let Some(key) = &self.key {
             post = post.set("Authorization", &format!("Bearer {key}"));
         }
-        let unreachable = |why: String| Error::new(ErrorCode::NotReachable, format!("{}: {why}", self.url));
+        let unreachable = |why: String| Error::new(ErrorCode::NotReachable, format!("{url}: {why}"));
         match post.send_string(&request.to_string()) {
             Ok(reply) if reply.content_type() == "text/event-stream" => {
                 let stream = BufReader::new(reply.into_reader());
@@ -136,16 +137,17 @@ impl Connection {
             }
             // A server that does not stream.
             Ok(reply) => {
+                let is_json = reply.content_type() == "application/json";
                 let text = reply.into_string().map_err(|error| {
                     Failure::Passing(unreachable(format!("the reply was cut off: {error}")), None)
                 })?;
                 // A proxy may end a reply early without saying so.
                 match serde_json::from_str::<Value>(&text) {
-                    Ok(_) => Ok(text),
-                    Err(error) => Err(Failure::Passing(
+                    Err(error) if is_json => Err(Failure::Passing(
                         unreachable("the reply is not whole JSON".to_owned()).with_source(error),
                         None,
                     )),
+                    _ => Ok(text),
                 }
             }
             Err(ureq::Error::Status(code, reply)) => {
@@ -160,7 +162,7 @@ impl Connection {
                     .iter()
                     .any(|form| said.to_lowercase().contains(form));
                 let kind = if is_too_long { ErrorCode::ContextOverflow } else { ErrorCode::InvalidArgument };
-                Err(Failure::Lasting(Error::new(kind, format!("{}: status {code}: {said}", self.url))))
+                Err(Failure::Lasting(Error::new(kind, format!("{url}: status {code}: {said}"))))
             }
             Err(ureq::Error::Transport(error)) => Err(Failure::Passing(unreachable(error.to_string()), None)),
         }

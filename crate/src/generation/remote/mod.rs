@@ -4,6 +4,7 @@
 mod cache;
 mod client;
 mod stream;
+mod token_server;
 
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -11,12 +12,14 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 pub use self::client::{Connection, Retries};
+pub use self::token_server::{TokenServer, Tokens};
 use super::free_form::{Malformed, held_to_form};
 use super::language_model::{
     Cancel, FinishReason, Generation, LanguageModel, ModelInfo, PromptFamily, Request,
 };
 use crate::error::{Error, ErrorCode, Result};
 
+const CHAT: &str = "chat/completions";
 /// Memory-R1's numbers of memories that the manager and the answer agent are shown.
 const MANAGER_CANDIDATES: usize = 5;
 const CANDIDATES_PER_SPEAKER: usize = 30;
@@ -56,7 +59,7 @@ struct Message {
 impl RemoteModel {
     /// The model of this name; prompt and completion have `context_length` tokens together.
     pub fn new(connection: Connection, model: &str, context_length: usize, malformed: Malformed) -> Self {
-        let identity = format!("{}#{model}", connection.url());
+        let identity = format!("{}#{model}", connection.url(CHAT));
         let info = ModelInfo {
             name: model.to_owned(),
             fingerprint: format!("{:x}", Sha256::digest(identity)),
@@ -81,8 +84,7 @@ impl RemoteModel {
         });
         if sampling.temperature > 0.0 {
             body["top_p"] = sampling.top_p.into();
-            // One seed a request, of all that keys it.
-            body["seed"] = (crate::random::keyed(sampling.seed, &sampling.key) >> 33).into();
+            body["seed"] = sampling.server_seed().into();
         }
         if !request.stop.is_empty() {
             body["stop"] = request.stop.clone().into();
@@ -103,9 +105,9 @@ impl LanguageModel for RemoteModel {
         cancel: &Cancel,
         on_text: &mut dyn for<'a> FnMut(&'a str),
     ) -> Result<Generation> {
-        let reply = self.connection.post(self.body(request), cancel).await?;
+        let reply = self.connection.post(CHAT, self.body(request), cancel).await?;
         let malformed = || {
-            let message = format!("{} answered with what is no chat completion", self.connection.url());
+            let message = format!("{} answered with what is no chat completion", self.connection.url(CHAT));
             Error::new(ErrorCode::MalformedOutput, message)
         };
         let completion: Completion =

@@ -71,7 +71,7 @@ impl Rows {
         let x = contiguous(x);
         let x: Vec<_> = values(&x)[..rows * inner].chunks_exact(inner).map(Coded::new::<BITS>).collect();
         let mut transposed = vec![0.0; width * rows];
-        each_part(&mut transposed, rows, inner * rows, |first, out| {
+        each_part(&mut transposed, (rows, 1), inner * rows, |first, out| {
             integers::widest(Products::<BITS> { weight: self, first, x: &x, out });
         });
         back(transposed, rows)
@@ -84,7 +84,7 @@ impl Rows {
         for first in (0..width).step_by(TILE) {
             let count = TILE.min(width - first);
             let mut tile = vec![0.0; count * inner];
-            each_part(&mut tile, inner, 4 * inner, |row, tile| self.unpack(first + row, tile));
+            each_part(&mut tile, (inner, 1), 4 * inner, |row, tile| self.unpack(first + row, tile));
             let tile: Tensor<Flex, 2> = from_values(tile, [count, inner]);
             let product = contiguous(x.clone().matmul(tile.transpose()));
             for (out, product) in out.chunks_exact_mut(width).zip(values(&product).chunks_exact(count)) {
@@ -110,7 +110,8 @@ const LARGEST: f32 = i16::MAX as f32;
 impl Coded {
     fn new<const BITS: usize>(x: &[f32]) -> Self {
         let groups = x.len().div_ceil(GROUP);
-        let mut own = Self { codes: vec![[[0; WIDTH]; QUARTERS]; groups], scales: Vec::with_capacity(groups) };
+        let mut own =
+            Self { codes: vec![[[0; WIDTH]; QUARTERS]; groups], scales: Vec::with_capacity(groups) };
         for (group, codes) in x.chunks(GROUP).zip(&mut own.codes) {
             let largest = group.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
             let up = if largest > 0.0 { LARGEST / largest } else { 0.0 };
@@ -233,4 +234,61 @@ fn in_halves(mut lanes: [f32; SUMS]) -> f32 {
         width /= 2;
     }
     lanes[0]
+}
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use burn::backend::flex::FlexDevice;
+
+    use super::super::integers::Plain;
+    use super::*;
+    use crate::kernels::{Kernels as _, random_matrix};
+    use crate::random::Random;
+
+    fn products<const BITS: usize>(weight: &Rows, x: &[Vec<f32>], plain: bool) -> Vec<f32> {
+        let x: Vec<_> = x.iter().map(|x| Coded::new::<BITS>(x)).collect();
+        let mut out = vec![0.0; weight.shape[0] * x.len()];
+        let products = Products::<BITS> { weight, first: 0, x: &x, out: &mut out };
+        if plain {
+            products.run(Plain)
+        } else {
+            integers::widest(products)
+        }
+        out
+    }
+
+    /// Bit for bit, on whatever machine this runs; and as f64 says, to what rounding `x` costs.
+    #[test]
+    fn all_instructions_give_the_same_products() {
+        let mut random = Random::new(7, &[]);
+        for (bits, [width, inner], rows) in
+            [(4, [9, 200], 5), (8, [7, 321], 3), (8, [3, 64], 1), (4, [2, 8], 4)]
+        {
+            let matrix = random_matrix(&mut random, [width, inner], bits);
+            let x: Vec<Vec<f32>> =
+                (0..rows).map(|_| (0..inner).map(|_| random.normal() as f32).collect()).collect();
+            let full = matrix.values();
+            let weight = Rows::new(&Flex::store(matrix, &FlexDevice));
+            let products = if bits == 4 { products::<4> } else { products::<8> };
+            let widest = products(&weight, &x, false);
+            assert_eq!(widest, products(&weight, &x, true));
+            for (place, found) in widest.iter().enumerate() {
+                let (row, x) = (&full[place / rows * inner..][..inner], &x[place % rows]);
+                let exact: f64 = row.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+                let most: f32 = row.iter().map(|w| w.abs()).sum::<f32>() * 5.0 / 65_534.0;
+                assert!((f64::from(*found) - exact).abs() <= f64::from(most) + 1e-5, "{found} {exact}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_stays_none() {
+        let matrix = random_matrix(&mut Random::new(8, &[]), [3, 100], 8);
+        let weight = Rows::new(&Flex::store(matrix, &FlexDevice));
+        for lost in [f32::NAN, f32::INFINITY] {
+            let mut x = vec![1.0; 100];
+            x[70] = lost;
+            assert!(products::<8>(&weight, &[x], false).iter().all(|own| own.is_nan()));
+        }
+    }
 }

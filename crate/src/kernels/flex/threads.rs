@@ -6,11 +6,11 @@
 const LARGE: usize = 1 << 22;
 
 /// Gives `work` consecutive parts of `out`, and how many units of `unit` values stand before each. What a unit
-/// becomes must not depend on its part. `cost` is how many multiplications a unit takes. How many units a part has
-/// is given back; the last may have fewer.
+/// becomes must not depend on its part. `cost` is how many multiplications a unit takes, `least` how many units a part
+/// should have. How many it has is given back; the last may have fewer.
 pub(super) fn each_part(
     out: &mut [f32],
-    unit: usize,
+    (unit, least): (usize, usize),
     cost: usize,
     work: impl Fn(usize, &mut [f32]) + Sync,
 ) -> usize {
@@ -20,13 +20,13 @@ pub(super) fn each_part(
         use rayon::prelude::*;
         let threads = rayon::current_num_threads();
         if threads > 1 && units.saturating_mul(cost) >= LARGE {
-            let part = units.div_ceil(4 * threads);
+            let part = units.div_ceil((units / least).clamp(1, 4 * threads));
             let parts = out.par_chunks_mut(part * unit).enumerate();
             parts.for_each(|(place, out)| work(place * part, out));
             return part;
         }
     }
-    let _ = cost;
+    let _ = (cost, least);
     work(0, out);
     units
 }

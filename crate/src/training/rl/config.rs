@@ -266,6 +266,11 @@ pub struct RlConfig {
     /// `http://localhost:8000/v1#NAME`, whose key is read from `OPENAI_API_KEY`. Its replies stay in the run's folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<String>,
+    /// The vLLM server that plays, as `http://localhost:8000/v1`: it serves the model that the run begins as, and is
+    /// told every new adapter. Only an adapter can be told, and only without a grammar. Its key is read from
+    /// `OPENAI_API_KEY`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vllm_server_base_url: Option<String>,
     /// Train an adapter, and leave the weights as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
@@ -311,7 +316,17 @@ impl RlConfig {
         }) {
             return Err(error);
         }
+        let served = self.vllm_server_base_url.as_deref();
+        let is_address = |url: &str| ["http://", "https://"].iter().any(|scheme| url.starts_with(scheme));
         let fault = [
+            (
+                served.is_some_and(|url| !is_address(url)),
+                "vllm_server_base_url begins with http:// or https://",
+            ),
+            (
+                served.is_some() && (self.lora.is_none() || self.constrained),
+                "vllm_server_base_url needs [lora], for adapters are what a server can be told, and constrained = false",
+            ),
             (self.phases.is_empty(), "phases has at least one"),
             (self.phases.iter().any(|own| own.max_steps == 0), "phases.max_steps is at least 1"),
             (!above_zero(self.learning_rate), "learning_rate is above 0"),
@@ -407,6 +422,7 @@ impl RunConfig for RlConfig {
             output_dir: PathBuf::new(),
             max_seconds: None,
             gradient_checkpointing: false,
+            vllm_server_base_url: None,
             logging_steps: 1,
             eval_steps: 1,
             save_steps: 1,

@@ -20,6 +20,7 @@ mod ppo;
 mod recorder;
 mod reward;
 mod run;
+mod served;
 #[cfg(test)]
 mod tests;
 mod trajectory;

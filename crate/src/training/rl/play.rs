@@ -11,6 +11,7 @@ use futures_lite::future::block_on;
 use super::environment::{Players, Reading, Task};
 use super::learner::Rollout;
 use super::policy::Policy;
+use super::served::{Served, ServedModel};
 use crate::agents::Models;
 use crate::checkpoint::Files;
 use crate::datasets::{Dialogue, KnownFacts};
@@ -47,16 +48,19 @@ fn on_threads<P: Sync, R: Send>(
 /// How many tasks, or conversations, a thread works on at once.
 const SIDE_BY_SIDE: usize = 8;
 
-/// The variable that holds the key of a judge's server.
+/// The variable that holds the key of a judge's server, or of one that plays.
 const KEY: &str = "OPENAI_API_KEY";
 /// How much a judge reads and writes at most, in tokens; its prompts are short.
 const JUDGE_CONTEXT: usize = 8192;
 
+pub(super) fn key() -> Option<String> {
+    std::env::var(KEY).ok().filter(|key| !key.is_empty())
+}
+
 fn judge((address, replies): (&str, &Path)) -> Result<Judge> {
     let named = parse_address(address).ok_or_else(|| Error::invalid(format!("{address} is no address")))?;
     let (base, name) = named?;
-    let key = std::env::var(KEY).ok().filter(|key| !key.is_empty());
-    let connection = Connection::new(base, key, Retries::default(), Some(replies.to_owned()));
+    let connection = Connection::new(base, key(), Retries::default(), Some(replies.to_owned()));
     let model = RemoteModel::new(connection, name, JUDGE_CONTEXT, Malformed::default());
     Ok(Judge::new(Rc::new(model), "locomo"))
 }
@@ -77,6 +81,8 @@ pub(super) struct Round<'a> {
     pub(super) threads: usize,
     /// Whether completions are held to their grammar.
     pub(super) constrained: bool,
+    /// The server that plays in the weights' place.
+    pub(super) served: Option<&'a Served>,
     /// Where a judge marks the answers, and where its replies are kept.
     pub(super) judge: Option<(&'a str, &'a Path)>,
     /// Stops it.
@@ -88,11 +94,15 @@ impl Round<'_> {
     pub(super) fn play(&self, tasks: &[&Task], learn: bool) -> Result<Vec<Vec<Rollout>>> {
         on_threads(self.threads, tasks, |mine| {
             let model = Rc::new(self.policy.model(self.parameters)?);
-            let playing: Rc<dyn LanguageModel> = Rc::new(Batching::new(model.clone()));
+            let playing: Rc<dyn LanguageModel> = match self.served {
+                Some(served) => Rc::new(ServedModel::new(model.clone(), served)?),
+                None => Rc::new(Batching::new(model.clone())),
+            };
             let is_manager = tasks.iter().any(|task| matches!(task, Task::Manage { .. }));
             let frozen: Rc<dyn LanguageModel> = if is_manager {
                 Rc::new(Batching::new(Rc::new(self.policy.model(self.frozen)?)))
             } else {
+                // Not asked.
                 playing.clone()
             };
             let judge = self.judge.map(judge).transpose()?;

@@ -6,6 +6,7 @@
 //! timings.jsonl       what two runs of the same seed do not share
 //! events.out.tfevents…    the metrics for TensorBoard, a file for every start
 //! facts.json          what the extractor took out of every turn, once
+//! served/             the adapter that a server plays, where one does
 //! judge/              a judge's replies by the whole request, where one is asked
 //! phase-0/            the model at the beginning of each phase: its reference, and a manager's answer agent
 //! ```
@@ -27,6 +28,7 @@ use super::metrics::{Metrics, sickness};
 use super::play::Round;
 use super::policy::{Policy, Shown};
 use super::reward::Terms;
+use super::served::Served;
 use super::{grpo, ppo};
 use crate::checkpoint::{self, Files};
 use crate::datasets::{Dialogue, KnownFacts, TurnFacts, locomo, synthetic};
@@ -154,6 +156,7 @@ pub fn run(method: Method, config: &RlConfig, resume: bool, stop: &Cancel) -> Re
     let (kl_weight, metrics) = (f64::from(config.ppo.kl_coef as f32), Metrics::of_json(&state.more));
     let events = Events::create(folder.path())?;
     let replies = folder.path().join(REPLIES);
+    let served = config.vllm_server_base_url.as_deref().map(|url| Served::new(url, folder.path()));
     let mut run = Run {
         method,
         config,
@@ -162,6 +165,7 @@ pub fn run(method: Method, config: &RlConfig, resume: bool, stop: &Cancel) -> Re
         extractor,
         dialogues,
         replies,
+        served: served.transpose()?,
         learner,
         state,
         lora,
@@ -183,6 +187,8 @@ struct Run<'a> {
     dialogues: Vec<Dialogue>,
     /// Where a judge's replies are kept.
     replies: PathBuf,
+    /// The server that plays.
+    served: Option<Served>,
     learner: Learner,
     state: TrainerState,
     lora: Option<Lora>,
@@ -331,8 +337,8 @@ impl Run<'_> {
     ) -> Round<'b> {
         let threads = self.config.threads;
         let judge = self.config.judge.as_deref().map(|address| (address, &*self.replies));
-        let constrained = self.config.constrained;
-        Round { policy: &self.policy, parameters, frozen, sampling, count, threads, constrained, judge, stop }
+        let (constrained, served, policy) = (self.config.constrained, self.served.as_ref(), &self.policy);
+        Round { policy, parameters, frozen, sampling, count, threads, constrained, served, judge, stop }
     }
 
     /// Reads all conversations with these weights. Facts are taken out of them once in a run.
@@ -427,12 +433,23 @@ impl Run<'_> {
         Ok(samples)
     }
 
+    /// Tells the server that plays the adapter as it is now.
+    fn publish(&mut self, stop: &Cancel) -> Result<()> {
+        match (&mut self.served, &self.lora) {
+            (Some(served), Some(lora)) => {
+                served.publish(lora, &self.config.model_name_or_path.display().to_string(), stop)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The groups to learn from, all of them of `num_generations` rollouts.
     fn play(&mut self, phase: &Current, step: u64, stop: &Cancel) -> Result<Vec<Vec<Rollout>>> {
         let config = self.config;
         let wanted = config.generation_batch_size / config.num_generations;
         let rounds = if self.method == Method::Grpo { config.grpo.dynamic_sampling_rounds as u64 } else { 0 };
         let (mut kept, mut spare) = (Vec::new(), Vec::new());
+        self.publish(stop)?;
         for round in 0..=rounds {
             let chosen = deal(config.seed, [phase.place as u64, round], step, wanted, phase.tasks.len());
             let tasks: Vec<&Task> = chosen.iter().map(|task| &phase.tasks[*task]).collect();
@@ -498,6 +515,7 @@ impl Run<'_> {
             return Ok(());
         }
         let step = self.state.step;
+        self.publish(stop)?;
         let tasks: Vec<&Task> = phase.held_out.iter().collect();
         let sampling = Sampling { seed: self.config.seed, ..Sampling::default() };
         let groups =

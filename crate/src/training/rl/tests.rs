@@ -47,6 +47,7 @@ fn readings(policy: &Policy, parameters: &[f32], threads: usize) -> Vec<Reading>
         count: 1,
         threads,
         constrained: true,
+        served: None,
         judge: None,
         stop: &stop,
     };
@@ -92,6 +93,7 @@ fn held_rollouts(
         count: 3,
         threads,
         constrained,
+        served: None,
         judge: None,
         stop: &stop,
     };
