@@ -18,9 +18,9 @@ import { preview } from "vite";
 import config from "../../../tests/playwright.config.mjs";
 
 const DEVICES = {
-  cpu: { newTokens: 128, peers: ["transformers.js", "wllama"], threads: 1 },
-  threads: { newTokens: 128, peers: ["transformers.js", "wllama"], threads: availableParallelism() },
-  webgpu: { newTokens: 12, peers: ["transformers.js", "transformers.js, no subgroups"], threads: 1 },
+  cpu: { newTokens: 88, peers: ["transformers.js", "wllama"], threads: 1 },
+  threads: { newTokens: 88, peers: ["transformers.js", "wllama"], threads: availableParallelism() },
+  webgpu: { newTokens: 8, peers: ["transformers.js", "transformers.js, no subgroups"], threads: 1 },
 };
 const ISOLATED = {
   "cross-origin-opener-policy": "same-origin",
@@ -38,27 +38,23 @@ for (const name of asked.length > 0 ? asked : Object.keys(DEVICES)) await compar
 async function compare(name, { newTokens, peers, threads }) {
   const headers = threads > 1 ? ISOLATED : {};
   const server = await preview({
-    ...{ root, configFile: false, logLevel: "error", build: { outDir: "." } },
+    root,
+    configFile: false,
+    logLevel: "error",
+    build: { outDir: "." },
     preview: { port: 5192, open: false, headers },
   });
   const device = name === "webgpu" ? name : "cpu";
-  const browser = await chromium.launch(config.projects.find((project) => project.name === device).use.launchOptions);
+  const browser = await chromium.launch(
+    config.projects.find((project) => project.name === device).use.launchOptions,
+  );
   try {
     const address = server.resolvedUrls.local[0];
-    const models = `${address}${relative(root, folder)}/`;
+    const asked = { device, threads, expected, folder: `${address}${relative(root, folder)}/` };
     const pages = new Map();
     for (const engine of [OWN, ...peers]) {
-      const page = await browser.newPage();
-      await page.goto(`${address}bench/peers/web/index.html`);
-      await page.waitForFunction(() => "engines" in window);
-      await page.evaluate(
-        async ({ engine, ...asked }) => {
-          window.write = await window.engines[engine](asked);
-        },
-        { engine, device, threads, expected, folder: models },
-      );
-      pages.set(engine, page);
-      await speed(page, newTokens);
+      pages.set(engine, await open(browser, `${address}bench/peers/web/index.html`, engine, asked));
+      await speed(pages.get(engine), newTokens);
     }
     const runs = [];
     for (let round = 0; round < Number(rounds); round++) {
@@ -71,6 +67,20 @@ async function compare(name, { newTokens, peers, threads }) {
     await browser.close();
     await server.close();
   }
+}
+
+/** A page of its own with an engine, its model loaded. */
+async function open(browser, address, engine, asked) {
+  const page = await browser.newPage();
+  await page.goto(address);
+  await page.waitForFunction(() => "engines" in window);
+  await page.evaluate(
+    async ([engine, asked]) => {
+      window.write = await window.engines[engine](asked);
+    },
+    [engine, asked],
+  );
+  return page;
 }
 
 /** Tokens a second of the prompt with the first token, and of those behind it; and whether they are the right ones. */
@@ -94,10 +104,11 @@ async function speed(page, newTokens) {
   return { prefill, decode, right: isRight(all) };
 }
 
-/** Whether an engine wrote what it should; undefined where it does not say what it wrote. */
+/** Whether an engine wrote what it should, as far as that is sure; undefined where it does not say what it wrote. */
 function isRight({ ids, text }) {
-  if (ids !== undefined) return ids.every((id, place) => id === expected.ids[place]);
-  return text === undefined ? undefined : expected.text.startsWith(text);
+  if (ids !== undefined)
+    return ids.slice(0, expected.ids.length).every((id, place) => id === expected.ids[place]);
+  return text && (expected.text.startsWith(text) || text.startsWith(expected.text));
 }
 
 function print(device, peers, runs) {

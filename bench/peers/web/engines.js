@@ -7,6 +7,8 @@ async function memoryR1({ folder, device, expected }) {
   const { MemoryR1 } = await import("memory-r1");
   const options = { model: `${folder}bundle/`, store: "memory", __test: true };
   const memory = await MemoryR1.create({ ...options, device });
+  const info = await memory.info();
+  if (info.device !== device) throw new Error(info.reason);
   return async (newTokens) => {
     const wrote = await memory.__measure({ what: "write", prompt: expected.content, newTokens });
     return { read: wrote.promptTokens, wrote: wrote.newTokens, ids: wrote.ids };
@@ -18,7 +20,10 @@ async function transformers({ folder, device, threads, expected }) {
   const { pathname } = new URL(folder);
   Object.assign(env, { allowRemoteModels: false, allowLocalModels: true, localModelPath: pathname });
   Object.assign(env, { useBrowserCache: false, useWasmCache: false });
-  Object.assign(env.backends.onnx.wasm, { wasmPaths: `${PACKAGES}onnxruntime-web/dist/`, numThreads: threads });
+  Object.assign(env.backends.onnx.wasm, {
+    wasmPaths: `${PACKAGES}onnxruntime-web/dist/`,
+    numThreads: threads,
+  });
   const inputs = (await AutoTokenizer.from_pretrained("onnx"))(expected.prompt);
   const read = inputs.input_ids.dims[1];
   const where = device === "cpu" ? "wasm" : device;
@@ -35,7 +40,9 @@ async function transformers({ folder, device, threads, expected }) {
 function withoutSubgroups(asked) {
   const requestDevice = GPUAdapter.prototype.requestDevice;
   GPUAdapter.prototype.requestDevice = function (wanted) {
-    const requiredFeatures = [...wanted.requiredFeatures].filter((feature) => !feature.startsWith("subgroup"));
+    const requiredFeatures = [...wanted.requiredFeatures].filter(
+      (feature) => !feature.startsWith("subgroup"),
+    );
     return requestDevice.call(this, { ...wanted, requiredFeatures });
   };
   return transformers(asked);

@@ -34,14 +34,30 @@ pub(super) fn download(url: &str, path: &Path, sha256: &str, output: &Output) ->
     let mut progress = Progress::bytes();
     let what = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut report = |done: u64, total: u64| progress.at(done, total, &what, output);
+    let fetched = insist(url, &part, &cancel, &mut report);
+    progress.finish();
+    fetched?;
+    let own = sha256_of_file(&part)?;
+    if own != sha256 {
+        let _ = fs::remove_file(&part);
+        return Err(Error::new(
+            ErrorCode::NotReachable,
+            format!("{url} has the sha256 {own} instead of {sha256}; nothing of it was kept"),
+        ));
+    }
+    fs::rename(&part, path).map_err(|error| unwritable(path, error))
+}
+
+/// Attempts until the part is whole, or nothing comes any more.
+fn insist(url: &str, part: &Path, cancel: &Cancel, report: &mut dyn FnMut(u64, u64)) -> Result<()> {
     let (mut failed, mut wait) = (0, FIRST_WAIT);
     loop {
-        let before = length(&part);
-        match attempt(url, &part, &cancel, &mut report) {
-            Ok(()) => break,
+        let before = length(part);
+        match attempt(url, part, cancel, report) {
+            Ok(()) => return Ok(()),
             Err(Stop::Lasting(error)) => return Err(error),
             Err(Stop::Passing(error)) => {
-                if length(&part) > before {
+                if length(part) > before {
                     (failed, wait) = (0, FIRST_WAIT);
                 }
                 failed += 1;
@@ -55,16 +71,6 @@ pub(super) fn download(url: &str, path: &Path, sha256: &str, output: &Output) ->
             }
         }
     }
-    progress.finish();
-    let own = sha256_of_file(&part)?;
-    if own != sha256 {
-        let _ = fs::remove_file(&part);
-        return Err(Error::new(
-            ErrorCode::NotReachable,
-            format!("{url} has the sha256 {own} instead of {sha256}; nothing of it was kept"),
-        ));
-    }
-    fs::rename(&part, path).map_err(|error| unwritable(path, error))
 }
 
 fn length(part: &Path) -> u64 {

@@ -47,7 +47,7 @@ pub(in crate::cli) struct RoleArguments {
     #[command(flatten)]
     embedder: EmbedderArguments,
     /// How many conversations, and questions of each, are worked on at once. A local model then writes side by
-    /// side, which rounds otherwise than one after the other.
+    /// side, where sums are rounded in another order than one after the other.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(in crate::cli) concurrency: u16,
     /// How many tokens a server's model reads and writes together.

@@ -52,7 +52,7 @@ pub struct DecoderConfig {
 }
 
 impl DecoderConfig {
-    /// nano's sizes: 2.9 million parameters.
+    /// The first nano's sizes, what is set apart from them in tests: 2.9 million parameters.
     pub fn nano() -> Self {
         Self {
             family: Family::Qwen2,

@@ -48,7 +48,8 @@ pub(super) async fn measure(context: &Context, asked: JsValue, cancel: &Cancel) 
             let model = context.agent.answer_agent().model();
             let written = model.generate(&request, cancel, &mut |_| ()).await?;
             let (prompt, new) = (written.prompt_ids.len(), written.ids.len());
-            json!({ "promptTokens": prompt, "newTokens": new, "ms": now() - start })
+            let ms = now() - start;
+            json!({ "promptTokens": prompt, "newTokens": new, "ids": written.ids, "ms": ms })
         }
         Asked::Search { memories, width, top_k, runs } => search([memories, width, top_k], runs)?,
     };

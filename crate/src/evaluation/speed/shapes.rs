@@ -9,7 +9,7 @@ use crate::random::keyed;
 type Shape = (&'static str, Family, [usize; 7]);
 
 const SHAPES: [Shape; 6] = [
-    ("nano", Family::Qwen2, [4, 256, 4, 2, 64, 512, 11_264]),
+    ("nano", Family::Qwen2, [8, 256, 4, 2, 64, 512, 11_264]),
     ("minilm-prefix", Family::Bert, [6, 384, 12, 12, 32, 1536, 11_264]),
     ("qwen2.5-0.5b", Family::Qwen2, [24, 896, 14, 2, 64, 4864, 151_936]),
     ("qwen2.5-1.5b", Family::Qwen2, [28, 1536, 12, 2, 128, 8960, 151_936]),
