@@ -1,7 +1,7 @@
 //! Sums of products of 16-bit integers, sixteen at a time: the instruction that every machine has for it (pmaddwd,
 //! i32x4.dot_i16x8_s), which makes 8 sums of 2 products each. All implementations give the same numbers.
 
-#![allow(clippy::inline_always)]
+#![allow(clippy::inline_always, clippy::wildcard_imports)]
 
 /// How many integers stand in a vector.
 pub(super) const WIDTH: usize = 16;

@@ -250,9 +250,9 @@ mod tests {
         let mut out = vec![0.0; weight.shape[0] * x.len()];
         let products = Products::<BITS> { weight, first: 0, x: &x, out: &mut out };
         if plain {
-            products.run(Plain)
+            products.run(Plain);
         } else {
-            integers::widest(products)
+            integers::widest(products);
         }
         out
     }
