@@ -493,7 +493,8 @@ mod tests {
                 let hidden = decoder.forward(ids).reshape([rows as usize, 16]);
                 decoder.logits(hidden).into_data()
             };
-            logits(&decoder).assert_approx_eq::<f32>(&logits(&full), burn::tensor::Tolerance::absolute(1e-4));
+            // Few rows are rounded to 16 bits before they are multiplied with codes.
+            logits(&decoder).assert_approx_eq::<f32>(&logits(&full), burn::tensor::Tolerance::absolute(1e-3));
             assert!(decoder.multiplied_bytes() < full.multiplied_bytes() / 2);
             let read = futures_lite::future::block_on(decoder.to_parameters()).unwrap();
             let wanted = futures_lite::future::block_on(full.to_parameters()).unwrap();

@@ -49,11 +49,11 @@ pub(super) fn widest<W: Work>(work: W) -> W::Output {
 }
 
 /// Any machine's.
-#[cfg(any(test, not(target_arch = "wasm32")))]
+#[cfg(not(target_arch = "wasm32"))]
 #[derive(Clone, Copy)]
 pub(super) struct Plain;
 
-#[cfg(any(test, not(target_arch = "wasm32")))]
+#[cfg(not(target_arch = "wasm32"))]
 impl Integers for Plain {
     type Codes = [i16; WIDTH];
     type Sums = [i32; SUMS];

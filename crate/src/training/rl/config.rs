@@ -317,10 +317,9 @@ impl RlConfig {
             return Err(error);
         }
         let served = self.vllm_server_base_url.as_deref();
-        let is_address = |url: &str| ["http://", "https://"].iter().any(|scheme| url.starts_with(scheme));
         let fault = [
             (
-                served.is_some_and(|url| !is_address(url)),
+                served.is_some_and(|url| parse_address(url).is_none()),
                 "vllm_server_base_url begins with http:// or https://",
             ),
             (
