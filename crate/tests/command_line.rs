@@ -227,7 +227,7 @@ fn bench_measures_speed_beside_the_machines_limits() {
         json(&["bench", "decode", "--random", "nano", "--prompt-tokens", "4", "--new-tokens", "3", "--json"]);
     assert_eq!(decode["token"]["n"], 3);
     // All parameters of nano are multiplied with each token: its embedding is its head.
-    assert_eq!(decode["weight_bytes"], 4 * 5_247_232);
+    assert_eq!(decode["weight_bytes"], 4 * 7_610_624);
     let prefill = json(&[
         "bench",
         "prefill",
