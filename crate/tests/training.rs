@@ -254,6 +254,12 @@ fn a_server_plays_and_is_told_every_adapter() {
     let weights = |path: &Path| fs::read(path.join("adapter_model.safetensors")).unwrap();
     assert!(weights(&folder.join("right/adapter")) == weights(&folder.join("right/served").join(last)));
 
+    // The same run again finds its last adapter loaded already.
+    json(&["train", "grpo", "--config", text(&run("again", &server.base, false)), "--json"]);
+    let metrics = |name: &str| fs::read_to_string(folder.join(name).join("metrics.jsonl")).unwrap();
+    assert_eq!(metrics("again"), metrics("right"));
+    assert_eq!((server.told().0.len(), server.told().1), (17, loaded));
+
     // A server that goes on with the old weights is seen.
     let stale = AdapterServer::new(&model, &folder.join("unused"), Manner::Stale);
     json(&["train", "grpo", "--config", text(&run("stale", &stale.base, false)), "--json"]);

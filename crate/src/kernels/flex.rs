@@ -124,8 +124,7 @@ const BLOCK: usize = 8;
 /// How many of the weight's rows are added at once.
 const STEP: usize = 4;
 
-/// How many columns of a row-major weight a thread should have: of shorter pieces of rows the machine fetches too
-/// little ahead.
+/// How many columns of a row-major weight a thread should have: shorter pieces of rows were read more slowly.
 const LONG: usize = 400;
 
 /// `out += x weight`, row after row of the weight, which is `[inner, width]`; of its columns those from `first` on,

@@ -76,6 +76,10 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
     let manner = state.lock().unwrap().manner;
     let (status, headers, reply) = match &*address {
+        "/v1/load_lora_adapter" if state.lock().unwrap().has(&asked) => {
+            let name = &asked["lora_name"];
+            ("400 Bad Request", "", format!("The lora adapter '{name}' has already been loaded."))
+        }
         "/v1/load_lora_adapter" if manner != Manner::Closed => {
             ("200 OK", "", state.lock().unwrap().load(&asked))
         }
@@ -95,6 +99,10 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
 }
 
 impl State {
+    fn has(&self, asked: &Value) -> bool {
+        asked["lora_name"].as_str().is_some_and(|name| self.loaded.contains_key(name))
+    }
+
     fn load(&mut self, asked: &Value) -> String {
         let name = asked["lora_name"].as_str().unwrap().to_owned();
         let adapter = Path::new(asked["lora_path"].as_str().unwrap());

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Connection;
 use crate::error::{Error, ErrorCode, Result};
@@ -114,7 +114,7 @@ impl TokenServer {
         let asked = json!({"lora_name": adapter, "lora_path": folder});
         match self.0.post(LOAD, asked, cancel).await {
             // A name stands for its bytes: whoever loaded it loaded the same.
-            Err(error) if error.message().contains("already been loaded") => Ok(()),
+            Err(error) if error.message().contains("already been") => Ok(()),
             Err(error) if error.code() == ErrorCode::InvalidArgument => {
                 let message = format!("{}; vLLM {STARTED}", error.message());
                 Err(Error::new(error.code(), message).with_source(error))
@@ -125,7 +125,7 @@ impl TokenServer {
 
     /// Forgets an adapter.
     pub async fn unload(&self, adapter: &str, cancel: &Cancel) -> Result<()> {
-        let asked: Value = json!({"lora_name": adapter});
+        let asked = json!({"lora_name": adapter});
         self.0.post(UNLOAD, asked, cancel).await.map(drop)
     }
 }
