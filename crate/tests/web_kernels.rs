@@ -8,7 +8,7 @@ use burn::backend::wgpu::{
 };
 use burn::tensor::{Int, Tensor, TensorData};
 use js_sys::Date;
-use memory_r1::kernels::{Kernels, PackedMatrix, row_groups, row_words};
+use memory_r1::kernels::{Format, Kernels, Packed, PackedMatrix, PackedRows};
 use memory_r1::nn::{Decoder, DecoderConfig, KvCache, read_back};
 use wasm_bindgen_test::{console_log, wasm_bindgen_test, wasm_bindgen_test_configure};
 
@@ -49,15 +49,31 @@ impl Numbers {
         TensorData::new(self.values(shape.iter().product()), shape)
     }
 
-    fn matrix(&mut self, shape: [usize; 2], bits: usize) -> PackedMatrix {
-        let width = row_words(shape[1], bits);
-        let mut words: Vec<i32> = (0..shape[0] * width).map(|_| (self.next() >> 32) as i32).collect();
-        let left = width * 32 - shape[1] * bits;
+    /// Floats are below 2 or 4.
+    fn rows(&mut self, shape: [usize; 2], format: Format) -> PackedRows {
+        let width = format.row_words(shape[1]);
+        let mask = if format.is_scaled() { -1 } else { 0xbfff_bfff_u32.cast_signed() };
+        let words = (0..shape[0] * width).map(|_| (self.next() >> 32) as i32 & mask);
+        let mut words: Vec<i32> = words.collect();
+        let left = width * 32 - shape[1] * format.bits();
         for last in words.chunks_exact_mut(width).map(|row| &mut row[width - 1]) {
             *last = ((*last as u32) << left >> left) as i32;
         }
-        PackedMatrix { shape, bits, words, scales: self.values(shape[0] * row_groups(shape[1])) }
+        PackedRows { words, scales: self.values(shape[0] * format.row_scales(shape[1])) }
     }
+}
+
+/// On the device, three rows at a time.
+fn stored<B: Kernels>(rows: &PackedRows, shape: [usize; 2], format: Format, device: &B::Device) -> Packed<B> {
+    let (words, scales) = (3 * format.row_words(shape[1]), 3 * format.row_scales(shape[1]));
+    let pieces = (0..shape[0].div_ceil(3)).map(|piece| {
+        let of = |all: usize, width: usize| piece * width..((piece + 1) * width).min(all);
+        Ok(PackedRows {
+            words: rows.words[of(rows.words.len(), words)].to_vec(),
+            scales: rows.scales[of(rows.scales.len(), scales)].to_vec(),
+        })
+    });
+    B::store(PackedMatrix { shape, format, rows: Box::new(pieces) }, device).unwrap()
 }
 
 /// What a test computes, by any backend.
@@ -149,37 +165,38 @@ async fn products_of_views_are_those_of_burn() {
 #[wasm_bindgen_test]
 async fn packed_matrices_are_their_values() {
     let (device, mut numbers) = (gpu().await, Numbers(3));
-    for bits in [4, 8] {
+    for format in [Format::Q4, Format::Q8, Format::F16, Format::BF16, Format::F32] {
         for [rows, inner, columns] in PRODUCTS {
-            let name = (bits, rows, inner, columns);
+            let (name, shape) = ((format, rows, inner, columns), [columns, inner]);
             let (x, bias) = (numbers.data([rows, inner]), numbers.data([columns]));
-            let matrix = numbers.matrix([columns, inner], bits);
+            let matrix = numbers.rows(shape, format);
             let ids: Vec<i32> = [columns - 1, 0, columns / 2, 0].map(|id| id as i32).into();
             for biased in [false, true] {
                 both!(device, name, |B| {
                     let x = Tensor::<B, 2>::from_data(x.clone(), &device);
                     let bias = biased.then(|| Tensor::from_data(bias.clone(), &device));
-                    B::project_packed(x, &B::store(matrix.clone(), &device), bias)
+                    B::project_packed(x, &stored(&matrix, shape, format, &device), bias)
                 });
             }
-            let (added, other) = (numbers.data([rows, columns]), numbers.matrix([columns, inner], bits));
+            let (added, other) = (numbers.data([rows, columns]), numbers.rows(shape, format));
             both!(device, name, |B| {
                 let [added, x] = [&added, &x].map(|data| Tensor::<B, 2>::from_data(data.clone(), &device));
-                B::project_packed_onto(added, x, &B::store(matrix.clone(), &device))
+                B::project_packed_onto(added, x, &stored(&matrix, shape, format, &device))
             });
             both!(device, name, |B| {
                 let x = Tensor::<B, 2>::from_data(x.clone(), &device).mul_scalar(0.01);
-                let [gate, up] = [&matrix, &other].map(|matrix| B::store(matrix.clone(), &device));
+                let [gate, up] = [&matrix, &other].map(|matrix| stored(matrix, shape, format, &device));
                 B::project_packed_gated(x, &gate, &up)
             });
             both!(device, name, |B| {
                 let ids = Tensor::<B, 1, Int>::from_data(ids.as_slice(), &device);
-                B::packed_rows(&B::store(matrix.clone(), &device), ids)
+                B::packed_rows(&stored(&matrix, shape, format, &device), ids)
             });
             // The operators' own unpacking, against the host's.
             let ids = Tensor::<Wgpu, 1, Int>::from_data(ids.as_slice(), &device);
-            let own = read_back(Wgpu::packed_rows(&Wgpu::store(matrix.clone(), &device), ids)).await.unwrap();
-            assert_eq!(own[..inner], matrix.values()[(columns - 1) * inner..]);
+            let own = Wgpu::packed_rows(&stored(&matrix, shape, format, &device), ids);
+            let values = matrix.values(inner, format);
+            assert_eq!(read_back(own).await.unwrap()[..inner], values[(columns - 1) * inner..]);
         }
     }
 }

@@ -21,7 +21,7 @@ use half::f16;
 
 use super::weights::{Stored, broken, to_f32};
 use crate::error::Result;
-use crate::kernels::{GROUP, PackedMatrix, row_groups, row_words};
+use crate::kernels::{Format, GROUP, PackedMatrix, PackedRows, row_groups};
 use crate::nn::ParameterSpec;
 
 /// The bits a value may have.
@@ -142,9 +142,13 @@ fn pack(codes: impl Iterator<Item = i32>, bits: usize, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Reads a quantised matrix out of its two tensors. One that does not have the lengths of the
+/// The quantised matrix that lies in two tensors. One that does not have the lengths of the
 /// shape in `spec` is `MODEL_INTEGRITY` and named.
-pub(super) fn read(spec: &ParameterSpec, codes: &Stored, scales: &Stored) -> Result<PackedMatrix> {
+pub(super) fn read<'a>(
+    spec: &ParameterSpec,
+    codes: Stored<'a>,
+    scales: Stored<'a>,
+) -> Result<PackedMatrix<'a>> {
     let (name, is) = (&spec.name, &codes.shape);
     let ([rows, columns], [own_rows, bytes]) = (&spec.shape[..], &is[..]) else {
         let wanted = &spec.shape;
@@ -161,21 +165,28 @@ pub(super) fn read(spec: &ParameterSpec, codes: &Stored, scales: &Stored) -> Res
             wanted.join(", ")
         )));
     };
-    let wanted = [*rows, row_groups(*columns)];
+    let (rows, columns) = (*rows, *columns);
+    let (wanted, name) = ([rows, row_groups(columns)], format!("{name}{SCALES}"));
     if scales.shape != wanted {
         let is = &scales.shape;
-        return Err(broken(format!("the tensor {name}{SCALES} has the shape {is:?} instead of {wanted:?}")));
+        return Err(broken(format!("the tensor {name} has the shape {is:?} instead of {wanted:?}")));
     }
-    let scales = to_f32(&format!("{name}{SCALES}"), scales)?;
-    let (bytes, in_memory) = (row_bytes(*columns, bits), bits.next_power_of_two());
-    let mut words = Vec::with_capacity(rows * row_words(*columns, in_memory));
-    // Some rows at a time, so that a large matrix is not there twice.
-    let some = (PIECE / bytes).max(1);
-    for first in (0..*rows).step_by(some) {
-        let piece = codes.part(first * bytes, some.min(rows - first) * bytes)?;
-        add_words(&piece, *columns, bits, &mut words);
-    }
-    Ok(PackedMatrix { shape: [*rows, *columns], bits: in_memory, words, scales })
+    let (bytes, groups) = (row_bytes(columns, bits), row_groups(columns));
+    let format = if bits == 4 { Format::Q4 } else { Format::Q8 };
+    let pieces = pieces(rows, bytes).map(move |(first, count)| {
+        let scales = to_f32(&name, &scales, first * groups, count * groups)?;
+        let codes = codes.part(first * bytes, count * bytes)?;
+        let mut words = Vec::with_capacity(count * format.row_words(columns));
+        add_words(&codes, columns, bits, &mut words);
+        Ok(PackedRows { words, scales })
+    });
+    Ok(PackedMatrix { shape: [rows, columns], format, rows: Box::new(pieces) })
+}
+
+/// Where some rows at a time begin and how many they are, so that a large matrix is not there as a whole.
+pub(super) fn pieces(rows: usize, row_bytes: usize) -> impl Iterator<Item = (usize, usize)> {
+    let some = (PIECE / row_bytes.max(1)).max(1);
+    (0..rows).step_by(some).map(move |first| (first, some.min(rows - first)))
 }
 
 /// Rows of 4 or 8 bits, whose bytes are the words of memory; those of 6 have 8 there.
@@ -183,13 +194,19 @@ pub(super) fn read(spec: &ParameterSpec, codes: &Stored, scales: &Stored) -> Res
 /// # Shapes
 /// - codes: `[rows, row_bytes]`
 fn add_words(codes: &[u8], columns: usize, bits: usize, words: &mut Vec<i32>) {
+    if bits != 6 {
+        return add_whole_words(codes, row_bytes(columns, bits), words);
+    }
     for row in codes.chunks_exact(row_bytes(columns, bits)) {
-        if bits == 6 {
-            let wide = widened(row, columns);
-            words.extend(wide.as_chunks().0.iter().map(|word| i32::from_le_bytes(*word)));
-        } else {
-            words.extend(row.chunks(4).map(|word| i32::from_le_bytes(filled(word))));
-        }
+        let wide = widened(row, columns);
+        words.extend(wide.as_chunks().0.iter().map(|word| i32::from_le_bytes(*word)));
+    }
+}
+
+/// Rows of so many bytes, each filled up with 0 to whole words.
+pub(super) fn add_whole_words(rows: &[u8], row_bytes: usize, words: &mut Vec<i32>) {
+    for row in rows.chunks_exact(row_bytes) {
+        words.extend(row.chunks(4).map(|word| i32::from_le_bytes(filled(word))));
     }
 }
 
@@ -220,11 +237,15 @@ mod tests {
     use crate::error::ErrorCode;
     use crate::nn::ParameterKind;
 
-    fn into_memory(codes: &[u8], scales: Vec<f32>, columns: usize, bits: usize) -> PackedMatrix {
+    fn into_memory(codes: &[u8], scales: Vec<f32>, columns: usize, bits: usize) -> PackedRows {
         let mut words = Vec::new();
         add_words(codes, columns, bits, &mut words);
-        let shape = [codes.len() / row_bytes(columns, bits), columns];
-        PackedMatrix { shape, bits: bits.next_power_of_two(), words, scales }
+        PackedRows { words, scales }
+    }
+
+    fn values(codes: &[u8], scales: Vec<f32>, columns: usize, bits: usize) -> Vec<f32> {
+        let format = if bits == 4 { Format::Q4 } else { Format::Q8 };
+        into_memory(codes, scales, columns, bits).values(columns, format)
     }
 
     fn floats(scales: &[f16]) -> Vec<f32> {
@@ -235,7 +256,7 @@ mod tests {
         let scales = scales(values, columns, bits);
         let codes = codes(values, &scales, columns, bits);
         assert_eq!(codes.len(), values.len() / columns * row_bytes(columns, bits));
-        into_memory(&codes, floats(&scales), columns, bits).values()
+        self::values(&codes, floats(&scales), columns, bits)
     }
 
     #[test]
@@ -251,7 +272,7 @@ mod tests {
             let own = scales(values, values.len(), bits);
             assert_eq!(floats(&own), [scale]);
             assert_eq!(super::codes(values, &own, values.len(), bits), codes);
-            assert_eq!(into_memory(codes, vec![scale], values.len(), bits).values(), values);
+            assert_eq!(self::values(codes, vec![scale], values.len(), bits), values);
         }
     }
 
@@ -300,7 +321,9 @@ mod tests {
                 kind: ParameterKind::Projection,
             };
             assert!(bits < 8 || pieces > 0);
-            assert_eq!(read(&spec, &codes, &scales).unwrap(), wanted);
+            let matrix = read(&spec, codes, scales).unwrap();
+            assert_eq!(matrix.shape, [rows, columns]);
+            assert_eq!(matrix.collect().unwrap(), wanted);
         }
     }
 
@@ -312,7 +335,7 @@ mod tests {
         let (bytes, scale_bytes) = (Content::from(bytes), Content::from(scale_bytes));
         let codes = Stored::new(Dtype::U8, &codes, &bytes);
         let scales = Stored::new(dtype, scales, &scale_bytes);
-        let error = read(&spec, &codes, &scales).unwrap_err();
+        let error = read(&spec, codes, scales).and_then(PackedMatrix::collect).unwrap_err();
         (error.code(), error.message().to_owned())
     }
 
@@ -389,7 +412,7 @@ mod tests {
                 pack(codes.iter().copied(), bits, &mut bytes);
                 prop_assert_eq!(bytes.len(), row_bytes(codes.len(), bits));
                 let scales = vec![scale; row_groups(codes.len())];
-                let values = into_memory(&bytes, scales, codes.len(), bits).values();
+                let values = super::values(&bytes, scales, codes.len(), bits);
                 for (code, value) in codes.iter().zip(values) {
                     prop_assert_eq!((*code as f32 * scale).to_bits(), value.to_bits());
                 }

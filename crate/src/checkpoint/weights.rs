@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{CONFIG, Content, Files, INDEX, POOLING, is_weights, quantized, small};
 use crate::error::{Error, ErrorCode, Result};
-use crate::kernels::Kernels;
+use crate::kernels::{Format, Kernels, PackedMatrix, PackedRows};
 use crate::nn::{DecoderConfig, Encoder, EncoderConfig, LanguageDecoder, ParameterSpec, Values};
 
 pub(super) fn broken(message: impl Into<String>) -> Error {
@@ -22,28 +22,24 @@ pub(super) fn shards(files: &Files) -> impl Iterator<Item = (&String, &Content)>
 }
 
 /// A tensor of a file, whose bytes are read when they are asked for.
+#[derive(Clone)]
 pub(super) struct Stored<'a> {
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
     content: &'a Content,
     start: u64,
-    length: usize,
 }
 
 impl<'a> Stored<'a> {
     /// Of the whole content.
     #[cfg(test)]
     pub(super) fn new(dtype: Dtype, shape: &[usize], content: &'a Content) -> Self {
-        Self { dtype, shape: shape.to_vec(), content, start: 0, length: content.len() as usize }
+        Self { dtype, shape: shape.to_vec(), content, start: 0 }
     }
 
     /// Some of its bytes.
     pub(super) fn part(&self, start: usize, length: usize) -> Result<Cow<'a, [u8]>> {
         self.content.part(self.start + start as u64, length)
-    }
-
-    pub(super) fn data(&self) -> Result<Cow<'a, [u8]>> {
-        self.content.part(self.start, self.length)
     }
 }
 
@@ -59,21 +55,14 @@ fn text<'a>(files: &'a Files, name: &str) -> Result<&'a str> {
     std::str::from_utf8(bytes).map_err(|cause| broken(format!("{name} is not text")).with_source(cause))
 }
 
-/// A model whose floats have up to so many bytes is unpacked where it is loaded: products of floats are faster
-/// where the caches hold them, and there is room.
-const SMALL: usize = 64 << 20;
-
 /// Builds the decoder that `config.json` and the safetensors files describe, one tensor after the other; what
 /// lies there in few bits stays so in memory, but for a small model. A tensor that is
 /// missing, left over or of a wrong shape is `MODEL_INTEGRITY` and named.
 pub fn read_decoder<B: Kernels>(files: &Files, device: &B::Device) -> Result<LanguageDecoder<B>> {
     let config = read_config(files)?;
-    let floats: usize = config.parameters().iter().map(|spec| 4 * spec.shape.iter().product::<usize>()).sum();
     let mut tensors = tensors(files)?;
     let decoder = LanguageDecoder::from_parameters(&config, device, |spec| {
-        let values = take(&mut tensors, spec)?;
-        remove_copies(&config, spec, &values, &mut tensors)?;
-        Ok(if floats <= SMALL { Values::Full(values.into_floats()) } else { values })
+        take(&mut tensors, &config, spec)?.of_model(&config)
     })?;
     none_is_left(&tensors)?;
     Ok(decoder)
@@ -87,7 +76,7 @@ pub fn read_encoder<B: Kernels>(files: &Files, device: &B::Device) -> Result<Enc
     for unused in ["pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"] {
         tensors.remove(unused);
     }
-    let encoder = Encoder::from_parameters(&config, device, |spec| take(&mut tensors, spec))?;
+    let encoder = Encoder::from_parameters(&config, device, |spec| take_own(&mut tensors, spec))?;
     none_is_left(&tensors)?;
     Ok(encoder)
 }
@@ -110,34 +99,15 @@ pub(super) fn each_weight(
 ) -> Result<()> {
     let mut tensors = tensors(files)?;
     for spec in config.parameters() {
-        let values = take(&mut tensors, &spec)?;
-        remove_copies(config, &spec, &values, &mut tensors)?;
-        hear(&spec, values.into_floats())?;
+        let values = take(&mut tensors, config, &spec)?;
+        hear(&spec, values.into_floats()?)?;
     }
     none_is_left(&tensors)
 }
 
 /// One parameter, of which is known that it is there.
 pub(super) fn read_weight(spec: &ParameterSpec, files: &Files) -> Result<Vec<f32>> {
-    take(&mut tensors(files)?, spec).map(Values::into_floats)
-}
-
-/// Some tools write out a second time what is tied: it must be the same.
-fn remove_copies(
-    config: &DecoderConfig,
-    spec: &ParameterSpec,
-    values: &Values,
-    tensors: &mut Tensors<'_>,
-) -> Result<()> {
-    for &(copy, name) in config.tied_copies().iter().filter(|(_, name)| *name == spec.name) {
-        if tensors.contains_key(copy) {
-            let own = ParameterSpec { name: copy.to_owned(), ..spec.clone() };
-            if take(tensors, &own)?.into_floats() != values.clone().into_floats() {
-                return Err(broken(format!("{copy} is not {name}, but config.json says that they are tied")));
-            }
-        }
-    }
-    Ok(())
+    read(&tensors(files)?, spec)?.into_floats()
 }
 
 /// All tensors of all files.
@@ -148,9 +118,8 @@ fn tensors(files: &Files) -> Result<Tensors<'_>> {
         let (header, data) = header(content)
             .ok_or_else(|| broken(format!("{file} is not a safetensors file, or not all of it is there")))?;
         for (name, info) in header.tensors() {
-            let (start, end) = info.data_offsets;
-            let (shape, start, length) = (info.shape.clone(), data + start as u64, end - start);
-            let stored = Stored { dtype: info.dtype, shape, content, start, length };
+            let start = data + info.data_offsets.0 as u64;
+            let stored = Stored { dtype: info.dtype, shape: info.shape.clone(), content, start };
             if tensors.insert(name.clone(), stored).is_some() {
                 return Err(broken(format!("the tensor {name} is there twice")));
             }
@@ -173,20 +142,79 @@ fn header(content: &Content) -> Option<(Metadata, u64)> {
     (8 + length + end == content.len()).then_some((header, 8 + length))
 }
 
-/// The values of one tensor, which must have the shape that is wanted.
-fn take(tensors: &mut Tensors<'_>, spec: &ParameterSpec) -> Result<Values> {
-    let mut remove =
-        |name: &str| tensors.remove(name).ok_or_else(|| broken(format!("the tensor {name} is missing")));
-    let view = remove(&spec.name)?;
-    if view.dtype == Dtype::U8 {
-        let scales = remove(&format!("{}{}", spec.name, quantized::SCALES))?;
-        return quantized::read(spec, &view, &scales).map(Values::Packed);
+/// The values of one tensor, which must have the shape that is wanted. Some tools write out a second time what is
+/// tied: it must be the same.
+fn take<'a>(tensors: &mut Tensors<'a>, config: &DecoderConfig, spec: &ParameterSpec) -> Result<Values<'a>> {
+    for &(copy, name) in config.tied_copies().iter().filter(|(_, name)| *name == spec.name) {
+        if tensors.contains_key(copy) {
+            let own = ParameterSpec { name: copy.to_owned(), ..spec.clone() };
+            if take_own(tensors, &own)?.into_floats()? != read(tensors, spec)?.into_floats()? {
+                return Err(broken(format!("{copy} is not {name}, but config.json says that they are tied")));
+            }
+        }
     }
-    if view.shape != spec.shape {
-        let (is, wanted) = (&view.shape, &spec.shape);
+    take_own(tensors, spec)
+}
+
+fn take_own<'a>(tensors: &mut Tensors<'a>, spec: &ParameterSpec) -> Result<Values<'a>> {
+    let values = read(tensors, spec)?;
+    tensors.remove(&spec.name);
+    if let Values::Packed(PackedMatrix { format: Format::Q4 | Format::Q8, .. }) = values {
+        tensors.remove(&scales_of(spec));
+    }
+    Ok(values)
+}
+
+fn scales_of(spec: &ParameterSpec) -> String {
+    format!("{}{}", spec.name, quantized::SCALES)
+}
+
+/// A matrix stays in the bits that it has.
+fn read<'a>(tensors: &Tensors<'a>, spec: &ParameterSpec) -> Result<Values<'a>> {
+    let find = |name: &str| {
+        tensors.get(name).cloned().ok_or_else(|| broken(format!("the tensor {name} is missing")))
+    };
+    let stored = find(&spec.name)?;
+    if stored.dtype == Dtype::U8 {
+        return quantized::read(spec, stored, find(&scales_of(spec))?).map(Values::Packed);
+    }
+    if stored.shape != spec.shape {
+        let (is, wanted) = (&stored.shape, &spec.shape);
         return Err(broken(format!("the tensor {} has the shape {is:?} instead of {wanted:?}", spec.name)));
     }
-    to_f32(&spec.name, &view).map(Values::Full)
+    match (stored.dtype, &spec.shape[..]) {
+        (Dtype::F16, &[rows, columns]) => Ok(floats(spec, stored, [rows, columns], Format::F16)),
+        (Dtype::BF16, &[rows, columns]) => Ok(floats(spec, stored, [rows, columns], Format::BF16)),
+        (Dtype::F32, &[rows, columns]) => Ok(floats(spec, stored, [rows, columns], Format::F32)),
+        (_, shape) => to_f32(&spec.name, &stored, 0, shape.iter().product()).map(Values::Full),
+    }
+}
+
+/// A matrix of floats.
+fn floats<'a>(spec: &ParameterSpec, stored: Stored<'a>, shape: [usize; 2], format: Format) -> Values<'a> {
+    let ([rows, columns], name) = (shape, spec.name.clone());
+    let width = columns * format.bits() / 8;
+    let rows = quantized::pieces(rows, width).map(move |(first, count)| {
+        let bytes = stored.part(first * width, count * width)?;
+        let lost = match format {
+            Format::F32 => bytes.as_chunks().0.iter().position(|code| !f32::from_le_bytes(*code).is_finite()),
+            Format::BF16 => {
+                bytes.as_chunks().0.iter().position(|code| !bf16::from_le_bytes(*code).is_finite())
+            }
+            _ => bytes.as_chunks().0.iter().position(|code| !f16::from_le_bytes(*code).is_finite()),
+        };
+        if let Some(place) = lost {
+            return Err(not_finite(&name, first * columns + place));
+        }
+        let mut words = Vec::with_capacity(count * format.row_words(columns));
+        quantized::add_whole_words(&bytes, width, &mut words);
+        Ok(PackedRows { words, scales: Vec::new() })
+    });
+    Values::Packed(PackedMatrix { shape, format, rows: Box::new(rows) })
+}
+
+fn not_finite(name: &str, place: usize) -> Error {
+    broken(format!("the tensor {name} is not finite at place {place}"))
 }
 
 fn none_is_left(tensors: &Tensors<'_>) -> Result<()> {
@@ -209,16 +237,17 @@ fn check_index(files: &Files) -> Result<()> {
     }
 }
 
-pub(super) fn to_f32(name: &str, stored: &Stored) -> Result<Vec<f32>> {
-    let data = stored.data()?;
-    let pair = |bytes: &[u8]| [bytes[0], bytes[1]];
+/// Values from place `first` on.
+pub(super) fn to_f32(name: &str, stored: &Stored<'_>, first: usize, count: usize) -> Result<Vec<f32>> {
+    let part = |size: usize| stored.part(first * size, count * size);
     let values: Vec<f32> = match stored.dtype {
-        Dtype::F32 => data
-            .chunks_exact(4)
-            .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-            .collect(),
-        Dtype::F16 => data.chunks_exact(2).map(|bytes| f16::from_le_bytes(pair(bytes)).to_f32()).collect(),
-        Dtype::BF16 => data.chunks_exact(2).map(|bytes| bf16::from_le_bytes(pair(bytes)).to_f32()).collect(),
+        Dtype::F32 => part(4)?.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+        Dtype::F16 => {
+            part(2)?.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect()
+        }
+        Dtype::BF16 => {
+            part(2)?.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect()
+        }
         other => {
             return Err(Error::new(
                 ErrorCode::ModelUnsupported,
@@ -227,7 +256,7 @@ pub(super) fn to_f32(name: &str, stored: &Stored) -> Result<Vec<f32>> {
         }
     };
     match values.iter().position(|value| !value.is_finite()) {
-        Some(place) => Err(broken(format!("the tensor {name} is not finite at place {place}"))),
+        Some(place) => Err(not_finite(name, first + place)),
         None => Ok(values),
     }
 }
@@ -242,7 +271,7 @@ mod tests {
 
     use super::*;
     use crate::checkpoint::{Quantization, WEIGHTS, write_decoder, write_weights};
-    use crate::nn::Family;
+    use crate::nn::{Family, ParameterKind};
 
     /// Names, shapes and values.
     type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
@@ -307,6 +336,44 @@ mod tests {
             let (halved, whole) = (embedding(&half), embedding(&files));
             let difference = halved.iter().zip(&whole).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(difference > 0.0 && difference < 1e-4, "{difference}");
+        }
+    }
+
+    #[test]
+    fn a_matrix_of_floats_stays_what_it_is() {
+        // More than a piece, and rows that do not end with a word.
+        let (rows, columns) = (60_000, 11);
+        let spec =
+            ParameterSpec { name: "w".into(), shape: vec![rows, columns], kind: ParameterKind::Projection };
+        let values: Vec<f32> = (0..rows * columns).map(|place| (place % 509) as f32 - 254.0).collect();
+        let half: Vec<u8> = values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect();
+        let upper: Vec<u8> = values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect();
+        let whole: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        for (dtype, bytes, format) in [
+            (Dtype::F16, half, Format::F16),
+            (Dtype::BF16, upper, Format::BF16),
+            (Dtype::F32, whole, Format::F32),
+        ] {
+            let read = |bytes: Vec<u8>| {
+                let content = Content::from(bytes);
+                let stored = Stored::new(dtype, &spec.shape, &content);
+                match read(&[("w".to_owned(), stored)].into(), &spec) {
+                    Ok(Values::Packed(matrix)) => Ok((matrix.format, matrix.values()?)),
+                    _ => panic!("it is not packed"),
+                }
+            };
+            assert_eq!(read(bytes.clone()).unwrap(), (format, values.clone()));
+            // Infinity, far behind the first piece.
+            let (mut broken, place) = (bytes, 600_003);
+            let (infinity, width): (&[u8], _) = match format {
+                Format::F16 => (&[0x00, 0x7c], 2),
+                Format::BF16 => (&[0x80, 0x7f], 2),
+                _ => (&[0x00, 0x00, 0x80, 0x7f], 4),
+            };
+            broken[width * place..width * (place + 1)].copy_from_slice(infinity);
+            let error: Error = read(broken).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::ModelIntegrity);
+            assert_eq!(error.message(), "the tensor w is not finite at place 600003");
         }
     }
 

@@ -19,7 +19,7 @@ use crate::evaluation::speed::{
     random_values, retrieval, shape,
 };
 use crate::generation::Cancel;
-use crate::kernels::Kernels;
+use crate::kernels::{Format, Kernels};
 use crate::nn::LanguageDecoder;
 
 /// Speed, with the machine's own limit measured in the same run.
@@ -51,7 +51,7 @@ struct Subject {
     /// qwen2.5-1.5b, qwen3-0.6b, llama-3.2-1b.
     #[arg(long, value_name = "SHAPE", conflicts_with = "model")]
     random: Option<String>,
-    /// How the random weights lie in memory: f32, q8 or q4; a folder's are as they lie there.
+    /// How the random weights lie in memory: f32, f16, q8 or q4; a folder's are as they lie there.
     #[arg(long, value_enum, value_name = "FORMAT", requires = "random")]
     quantize: Option<Precision>,
     /// The seed of random weights.
@@ -197,22 +197,23 @@ impl RandomArguments {
 }
 
 impl Subject {
-    /// The bits of random matrices; none of floats.
-    fn bits(&self) -> Result<Option<usize>> {
+    /// What random matrices consist of.
+    fn format(&self) -> Result<Format> {
         match self.quantize {
-            None | Some(Precision::F32) => Ok(None),
-            Some(Precision::Q8) => Ok(Some(8)),
-            Some(Precision::Q4) => Ok(Some(4)),
-            Some(Precision::F16 | Precision::Q6) => {
-                Err(Error::invalid("in memory weights have 32, 8 or 4 bits: give --quantize f32, q8 or q4"))
-            }
+            None | Some(Precision::F32) => Ok(Format::F32),
+            Some(Precision::F16) => Ok(Format::F16),
+            Some(Precision::Q8) => Ok(Format::Q8),
+            Some(Precision::Q4) => Ok(Format::Q4),
+            Some(Precision::Q6) => Err(Error::invalid(
+                "in memory weights have 32, 16, 8 or 4 bits: give --quantize f32, f16, q8 or q4",
+            )),
         }
     }
 
     fn build<B: Kernels>(&self) -> Result<LanguageDecoder<B>> {
         let device = B::Device::default();
         match &self.random {
-            Some(name) => random_decoder(&shape(name)?, self.bits()?, self.seed, &device),
+            Some(name) => random_decoder(&shape(name)?, self.format()?, self.seed, &device),
             None => crate::checkpoint::read_decoder(&read_folder(&self.model.folder()?)?, &device),
         }
     }

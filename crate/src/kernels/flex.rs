@@ -3,9 +3,10 @@
 
 #![allow(clippy::inline_always, clippy::needless_range_loop)]
 
-mod integers;
+mod floats;
 mod packed;
 mod threads;
+mod vectors;
 
 use std::ops::Range;
 
@@ -441,7 +442,7 @@ mod tests {
     use burn::backend::flex::FlexDevice;
 
     use super::*;
-    use crate::kernels::random_matrix;
+    use crate::kernels::{FORMATS, PackedMatrix, random_rows};
     use crate::random::Random;
 
     fn random<const D: usize>(random: &mut Random, shape: [usize; D]) -> Tensor<Flex, D> {
@@ -494,13 +495,14 @@ mod tests {
     #[test]
     fn packed_products_are_those_of_the_values() {
         let mut own = Random::new(5, &[]);
-        for bits in [4, 8] {
+        for format in FORMATS {
             for (rows, inner, width) in
                 [(1, 64, 3), (7, 130, 17), (FEW_ROWS, 9, 40), (5, 1025, 1027), (19, 70, 600)]
             {
-                let matrix = random_matrix(&mut own, [width, inner], bits);
-                let full: Tensor<Flex, 2> = from_values(matrix.values(), [width, inner]);
-                let packed = Flex::store(matrix, &FlexDevice);
+                let lines = random_rows(&mut own, [width, inner], format);
+                let full: Tensor<Flex, 2> = from_values(lines.values(inner, format), [width, inner]);
+                let packed = PackedMatrix::new([width, inner], format, lines);
+                let packed = Flex::store(packed, &FlexDevice).unwrap();
                 let (x, bias) = (random(&mut own, [rows, inner]), random(&mut own, [width]));
                 let projected = Flex::project_packed(x.clone(), &packed, Some(bias.clone()));
                 if rows <= FEW_ROWS {

@@ -13,9 +13,11 @@ use burn::tensor::activation::{gelu, silu, softmax};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 
+use crate::error::Result;
+
 #[cfg(all(test, not(target_arch = "wasm32")))]
-pub(crate) use packed::tests::random_matrix;
-pub use packed::{GROUP, Packed, PackedMatrix, row_groups, row_words};
+pub(crate) use packed::tests::{FORMATS, random_rows};
+pub use packed::{Format, GROUP, Packed, PackedMatrix, PackedRows, row_groups};
 
 /// Added to a score that must not count. Finite: WGSL does not promise infinities.
 pub const HIDDEN: f32 = -1e30;
@@ -72,9 +74,10 @@ pub trait Kernels: Backend {
     }
 
     /// Takes a packed matrix to the device, in the order in which [`Kernels::project_packed`] and
-    /// [`Kernels::packed_rows`] read it.
-    fn store(matrix: PackedMatrix, device: &Self::Device) -> Packed<Self> {
-        Packed::new(matrix.shape, matrix.bits, (matrix.words, matrix.scales), device)
+    /// [`Kernels::packed_rows`] read it. Fails where the matrix cannot be read.
+    fn store(matrix: PackedMatrix<'_>, device: &Self::Device) -> Result<Packed<Self>> {
+        let (shape, format) = (matrix.shape, matrix.format);
+        Ok(Packed::new(shape, format, matrix.collect()?, device))
     }
 
     /// `x Wᵀ + b` of a packed matrix.

@@ -45,6 +45,23 @@ pub(crate) fn normal_cdf(x: f32) -> f32 {
     if x < 0.0 { above } else { 1.0 - above }
 }
 
+/// The finite float of 16 bits (IEEE half precision) that these bits are.
+#[inline(always)]
+pub(crate) fn half(bits: u16) -> f32 {
+    const LEAST: f32 = 1.0 / 16_777_216.0;
+    let bits = u32::from(bits);
+    let size = bits & 0x7fff;
+    let normal = (size << 13) + (112 << 23);
+    let size = if size < 0x400 { (size.cast_signed() as f32 * LEAST).to_bits() } else { normal };
+    f32::from_bits(size | ((bits & 0x8000) << 16))
+}
+
+/// The float whose upper half these bits are.
+#[inline(always)]
+pub(crate) fn upper_half(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
 /// `x Φ(x)` (Hendrycks and Gimpel, 2016).
 #[inline(always)]
 pub(crate) fn gelu(x: f32) -> f32 {
@@ -63,6 +80,16 @@ mod tests {
             assert!((own / exact - 1.0).abs() < 1e-6, "{x}: {own} {exact}");
         }
         assert!(exp(-1e30) < 1e-37 && exp(f32::NEG_INFINITY) >= 0.0 && exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn every_finite_half_is_what_it_is() {
+        for bits in 0..=u16::MAX {
+            let wanted = [half::f16::from_bits(bits).to_f32(), half::bf16::from_bits(bits).to_f32()];
+            for (own, wanted) in [half(bits), upper_half(bits)].into_iter().zip(wanted) {
+                assert!(own.to_bits() == wanted.to_bits() || !wanted.is_finite(), "{bits:x}");
+            }
+        }
     }
 
     #[test]

@@ -70,12 +70,12 @@ pub struct Affine<B: Backend, const D: usize> {
 }
 
 /// The next parameter and its values, in Hugging Face's layout.
-type Next<'a> = &'a mut dyn FnMut() -> Result<(ParameterSpec, Values)>;
+type Next<'a, 'v> = &'a mut dyn FnMut() -> Result<(ParameterSpec, Values<'v>)>;
 
 impl<B: Backend> Affine<B, 1> {
     /// A layer norm out of the next two parameters.
     pub(super) fn read(next: Next, device: &B::Device) -> Result<Self> {
-        Ok(Self { weight: vector(next()?, device), bias: vector(next()?, device) })
+        Ok(Self { weight: vector(next()?, device)?, bias: vector(next()?, device)? })
     }
 
     pub(super) fn parameters(&self) -> [Parameter<'_, B>; 2] {
@@ -86,7 +86,7 @@ impl<B: Backend> Affine<B, 1> {
 impl<B: Backend> Affine<B, 2> {
     /// A projection out of the next two parameters.
     pub(super) fn read(next: Next, device: &B::Device) -> Result<Self> {
-        Ok(Self { weight: full_matrix(next()?, device), bias: vector(next()?, device) })
+        Ok(Self { weight: full_matrix(next()?, device)?, bias: vector(next()?, device)? })
     }
 
     pub(super) fn parameters(&self) -> [Parameter<'_, B>; 2] {
@@ -159,9 +159,9 @@ pub struct BertBody<B: Backend> {
 impl<B: Backend> BertBody<B> {
     /// A body out of the next parameters, in the order of [`parameters`].
     pub(super) fn read(layers: usize, next: Next, device: &B::Device) -> Result<Self> {
-        let word_embeddings = full_matrix(next()?, device);
-        let position_embeddings = full_matrix(next()?, device);
-        let token_type_embeddings = full_matrix(next()?, device);
+        let word_embeddings = full_matrix(next()?, device)?;
+        let position_embeddings = full_matrix(next()?, device)?;
+        let token_type_embeddings = full_matrix(next()?, device)?;
         let embedding_norm = Affine::<B, 1>::read(next, device)?;
         let mut layer = || {
             Ok(BertLayer {

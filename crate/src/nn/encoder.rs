@@ -113,10 +113,10 @@ pub struct Encoder<B: Backend> {
 impl<B: Kernels> Encoder<B> {
     /// Builds an encoder out of values in Hugging Face's layout; `values` is asked once for each of
     /// [`EncoderConfig::parameters`], in order.
-    pub fn from_parameters(
+    pub fn from_parameters<'a>(
         config: &EncoderConfig,
         device: &B::Device,
-        mut values: impl FnMut(&ParameterSpec) -> Result<Values>,
+        mut values: impl FnMut(&ParameterSpec) -> Result<Values<'a>>,
     ) -> Result<Self> {
         let mut specs = config.parameters().into_iter();
         let mut next = || {

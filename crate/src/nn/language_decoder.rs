@@ -35,10 +35,10 @@ impl<B: Backend> From<PrefixDecoder<B>> for LanguageDecoder<B> {
 impl<B: Kernels> LanguageDecoder<B> {
     /// Builds a decoder out of values in Hugging Face's layout; `values` is asked once for each
     /// of [`DecoderConfig::parameters`], in order.
-    pub fn from_parameters(
+    pub fn from_parameters<'a>(
         config: &DecoderConfig,
         device: &B::Device,
-        values: impl FnMut(&ParameterSpec) -> Result<Values>,
+        values: impl FnMut(&ParameterSpec) -> Result<Values<'a>>,
     ) -> Result<Self> {
         if config.family == Family::Bert {
             PrefixDecoder::from_parameters(config, device, values).map(Self::Prefix)

@@ -47,10 +47,10 @@ pub(super) fn parameters(config: &DecoderConfig) -> Vec<ParameterSpec> {
 impl<B: Kernels> PrefixDecoder<B> {
     /// Builds a decoder out of values in Hugging Face's layout; `values` is asked once for each
     /// of [`DecoderConfig::parameters`], in order.
-    pub fn from_parameters(
+    pub fn from_parameters<'a>(
         config: &DecoderConfig,
         device: &B::Device,
-        mut values: impl FnMut(&ParameterSpec) -> Result<Values>,
+        mut values: impl FnMut(&ParameterSpec) -> Result<Values<'a>>,
     ) -> Result<Self> {
         config.validate()?;
         if config.family != Family::Bert {
@@ -65,7 +65,7 @@ impl<B: Kernels> PrefixDecoder<B> {
             body: BertBody::read(config.num_hidden_layers, &mut next, device)?,
             transform: Affine::<B, 2>::read(&mut next, device)?,
             transform_norm: Affine::<B, 1>::read(&mut next, device)?,
-            head_bias: vector(next()?, device),
+            head_bias: vector(next()?, device)?,
             config: config.clone(),
         })
     }
@@ -226,8 +226,9 @@ mod tests {
             let values = fresh(&spec)
                 .unwrap()
                 .into_floats()
+                .unwrap()
                 .into_iter()
-                .zip(noise.into_floats())
+                .zip(noise.into_floats().unwrap())
                 .map(|(own, noise)| own + 0.3 * noise);
             (spec, values.collect())
         });

@@ -5,30 +5,39 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 
 use super::decoder::ParameterSpec;
-use super::read_back;
+use super::{DecoderConfig, read_back};
 use crate::error::Result;
 use crate::kernels::{Kernels, Packed, PackedMatrix};
 
 /// What a parameter is read as, in Hugging Face's layout.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Values {
+pub enum Values<'a> {
     /// Floats.
     Full(Vec<f32>),
     /// A matrix in few bits.
-    Packed(PackedMatrix),
+    Packed(PackedMatrix<'a>),
 }
 
-impl Values {
+/// A model whose floats have up to so many bytes is unpacked where it is loaded: products of floats are faster
+/// where the caches hold them, and there is room.
+const SMALL: usize = 64 << 20;
+
+impl<'a> Values<'a> {
+    /// As they should lie in memory where they are a model's of this configuration.
+    pub fn of_model(self, config: &DecoderConfig) -> Result<Self> {
+        let floats = config.parameters().into_iter().map(|spec| 4 * spec.shape.iter().product::<usize>());
+        if floats.sum::<usize>() <= SMALL { self.into_floats().map(Self::Full) } else { Ok(self) }
+    }
+
     /// As floats.
-    pub fn into_floats(self) -> Vec<f32> {
+    pub fn into_floats(self) -> Result<Vec<f32>> {
         match self {
-            Self::Full(values) => values,
+            Self::Full(values) => Ok(values),
             Self::Packed(matrix) => matrix.values(),
         }
     }
 }
 
-impl From<Vec<f32>> for Values {
+impl From<Vec<f32>> for Values<'_> {
     fn from(values: Vec<f32>) -> Self {
         Self::Full(values)
     }
@@ -44,11 +53,11 @@ pub enum Weight<B: Backend> {
 }
 
 impl<B: Kernels> Weight<B> {
-    pub(super) fn new((spec, values): (ParameterSpec, Values), device: &B::Device) -> Self {
-        match values {
-            Values::Packed(matrix) => Self::Packed(B::store(matrix, device)),
-            full @ Values::Full(_) => Self::Full(full_matrix((spec, full), device)),
-        }
+    pub(super) fn new((spec, values): (ParameterSpec, Values<'_>), device: &B::Device) -> Result<Self> {
+        Ok(match values {
+            Values::Packed(matrix) => Self::Packed(B::store(matrix, device)?),
+            full @ Values::Full(_) => Self::Full(full_matrix((spec, full), device)?),
+        })
     }
 
     /// As a projection: `x W + b`.
@@ -136,10 +145,10 @@ impl<B: Kernels> Weight<B> {
 
 /// A matrix of floats, however it was read.
 pub(super) fn full_matrix<B: Backend>(
-    (spec, values): (ParameterSpec, Values),
+    (spec, values): (ParameterSpec, Values<'_>),
     device: &B::Device,
-) -> Param<Tensor<B, 2>> {
-    let values = values.into_floats();
+) -> Result<Param<Tensor<B, 2>>> {
+    let values = values.into_floats()?;
     let [rows, columns] = [spec.shape[0], spec.shape[1]];
     let data = if spec.is_transposed() {
         let transposed: Vec<f32> = (0..columns)
@@ -150,13 +159,13 @@ pub(super) fn full_matrix<B: Backend>(
     } else {
         TensorData::new(values, [rows, columns])
     };
-    Param::initialized(spec.id(), Tensor::from_data(data, device).require_grad())
+    Ok(Param::initialized(spec.id(), Tensor::from_data(data, device).require_grad()))
 }
 
 pub(super) fn vector<B: Backend>(
-    (spec, values): (ParameterSpec, Values),
+    (spec, values): (ParameterSpec, Values<'_>),
     device: &B::Device,
-) -> Param<Tensor<B, 1>> {
-    let data = TensorData::new(values.into_floats(), [spec.shape[0]]);
-    Param::initialized(spec.id(), Tensor::from_data(data, device).require_grad())
+) -> Result<Param<Tensor<B, 1>>> {
+    let data = TensorData::new(values.into_floats()?, [spec.shape[0]]);
+    Ok(Param::initialized(spec.id(), Tensor::from_data(data, device).require_grad()))
 }

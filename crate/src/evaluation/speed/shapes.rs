@@ -1,7 +1,9 @@
 //! Models of well-known shapes with random weights: speed does not depend on what they say.
 
+use half::{bf16, f16};
+
 use crate::error::{Error, ErrorCode, Result};
-use crate::kernels::{Kernels, PackedMatrix, row_groups, row_words};
+use crate::kernels::{Format, Kernels, PackedMatrix, PackedRows};
 use crate::nn::{DecoderConfig, Family, LanguageDecoder, Llama3Scaling, ParameterSpec, Values};
 use crate::random::keyed;
 
@@ -50,29 +52,45 @@ pub fn shape(name: &str) -> Result<DecoderConfig> {
     })
 }
 
-/// A decoder of that configuration, its matrices in floats or in 4 or 8 bits. Its weights are uniform around 0,
-/// one tensor at a time.
+/// A decoder of that configuration. Its weights are uniform around 0, one tensor at a time; a small one's floats lie
+/// in memory as those of a folder do.
 pub fn random_decoder<B: Kernels>(
     config: &DecoderConfig,
-    bits: Option<usize>,
+    format: Format,
     seed: u64,
     device: &B::Device,
 ) -> Result<LanguageDecoder<B>> {
     LanguageDecoder::from_parameters(config, device, |spec| {
-        if let (Some(bits), [rows, columns]) = (bits, &spec.shape[..]) {
-            let words = draws(spec, seed).take(rows * row_words(*columns, bits));
-            let words = words.map(|drawn| (drawn >> 32) as i32).collect();
-            let scales = vec![WIDTH / (1 << bits) as f32; rows * row_groups(*columns)];
-            return Ok(Values::Packed(PackedMatrix { shape: [*rows, *columns], bits, words, scales }));
-        }
-        Ok(Values::Full(random_values(spec, seed)))
+        let &[rows, columns] = &spec.shape[..] else { return Ok(random_values(spec, seed).into()) };
+        let words = draws(spec, seed).take(rows * format.row_words(columns));
+        let words = words.map(|drawn| word(drawn, format)).collect();
+        let scales = vec![WIDTH / (1 << format.bits().min(8)) as f32; rows * format.row_scales(columns)];
+        let values = PackedMatrix::new([rows, columns], format, PackedRows { words, scales });
+        let values = Values::Packed(values);
+        if format == Format::F32 { values.of_model(config) } else { Ok(values) }
     })
+}
+
+/// Integers of any size; one or two floats around 0.
+fn word(drawn: u64, format: Format) -> i32 {
+    let [low, high] = [drawn >> 32, drawn >> 48].map(|drawn| uniform(drawn & 0xffff, 16));
+    let (low, high) = match format {
+        Format::Q4 | Format::Q8 => return (drawn >> 32) as i32,
+        Format::F32 => return uniform(drawn >> 40, 24).to_bits().cast_signed(),
+        Format::F16 => (f16::from_f32(low).to_bits(), f16::from_f32(high).to_bits()),
+        Format::BF16 => (bf16::from_f32(low).to_bits(), bf16::from_f32(high).to_bits()),
+    };
+    (u32::from(high) << 16 | u32::from(low)).cast_signed()
+}
+
+/// Of so many random bits a number around 0.
+fn uniform(drawn: u64, bits: u32) -> f32 {
+    (drawn as f32 / (1_u64 << bits) as f32 - 0.5) * WIDTH
 }
 
 /// Values of a parameter, uniform around 0.
 pub fn random_values(spec: &ParameterSpec, seed: u64) -> Vec<f32> {
-    let uniform = |drawn: u64| ((drawn >> 40) as f32 / (1 << 24) as f32 - 0.5) * WIDTH;
-    draws(spec, seed).take(spec.shape.iter().product()).map(uniform).collect()
+    draws(spec, seed).take(spec.shape.iter().product()).map(|drawn| uniform(drawn >> 40, 24)).collect()
 }
 
 /// Marsaglia's xorshift: a billion numbers of the crate's own generator would take minutes.

@@ -16,14 +16,14 @@ mod project;
 mod rotary;
 
 use burn::tensor::{Int, Tensor};
-use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
 
 use self::launch::{Backend, columns, dense, primitive, tensor};
 use self::packed::Matrix;
 use self::project::Ending;
-use super::{Kernels, Packed, PackedMatrix, row_groups, row_words};
+use super::{Kernels, Packed, PackedMatrix};
+use crate::error::Result;
 
 /// The packed matrix as the kernels take it.
 fn matrix<R: CubeRuntime, T: BoolElement>(weight: &Packed<Backend<R, T>>) -> Matrix<R> {
@@ -31,7 +31,7 @@ fn matrix<R: CubeRuntime, T: BoolElement>(weight: &Packed<Backend<R, T>>) -> Mat
         words: weight.words.clone().into_primitive(),
         scales: dense(weight.scales.clone()),
         shape: weight.shape(),
-        bits: weight.bits(),
+        format: weight.format(),
     }
 }
 
@@ -65,16 +65,10 @@ impl<R: CubeRuntime, T: BoolElement> Kernels for Backend<R, T> {
         tensor(project::project_transposed(dense(x), dense(weight)))
     }
 
-    fn store(matrix: PackedMatrix, device: &Self::Device) -> Packed<Self> {
-        let PackedMatrix { shape: [rows, columns], bits, words, scales } = matrix;
-        let mut packed = Packed::new([rows, columns], bits, (words, scales), device);
-        // Turned on the device: the host would need the room twice.
-        let words = packed.words.clone().reshape([rows, row_words(columns, bits)]).transpose();
-        let words = Tensor::<Self, 2, Int>::from_primitive(into_contiguous(words.into_primitive()));
-        packed.words = words.flatten(0, 1);
-        let scales = packed.scales.clone().reshape([rows, row_groups(columns)]).transpose();
-        packed.scales = tensor::<R, T, 2>(dense(scales)).flatten(0, 1);
-        packed
+    fn store(matrix: PackedMatrix<'_>, device: &Self::Device) -> Result<Packed<Self>> {
+        let (shape, format) = (matrix.shape, matrix.format);
+        let (words, scales) = packed::store(matrix, device)?;
+        Ok(Packed::of(shape, format, Tensor::from_primitive(words), tensor(scales)))
     }
 
     fn project_packed(
@@ -94,7 +88,7 @@ impl<R: CubeRuntime, T: BoolElement> Kernels for Backend<R, T> {
     }
 
     fn project_packed_gated(x: Tensor<Self, 2>, gate: &Packed<Self>, up: &Packed<Self>) -> Tensor<Self, 2> {
-        if gate.bits() == up.bits() {
+        if gate.format() == up.format() {
             return tensor(packed::project(dense(x), matrix(gate), Ending::Gate(matrix(up))));
         }
         Self::swiglu(Self::project_packed(x.clone(), gate, None), Self::project_packed(x, up, None))

@@ -1,24 +1,43 @@
 //! Products with packed matrices, and their rows.
 //!
 //! Word `w` of row `r` lies at `w · rows + r`, and so do the scales: neighbouring units, which compute neighbouring
-//! rows, read neighbouring words.
+//! rows, read neighbouring words. Floats of 16 bits are unpacked by their bits: not every adapter has `shader-f16`.
 
+use burn::tensor::{Bytes, DType};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::launch::{empty, workgroups};
 use super::project::{Ending, Part, Plan, finish, part};
-use crate::kernels::packed::{GROUP, row_groups, row_words};
+use crate::error::{Error, Result};
+use crate::kernels::packed::{Format, GROUP, PackedMatrix, row_groups};
 
 /// Units of a workgroup that unpacks rows.
 const UNITS: usize = 64;
 
 /// The code at a place of a word, as a number.
 #[cube]
-fn code(word: i32, place: usize, #[comptime] bits: usize) -> f32 {
+fn code(word: i32, place: usize, #[comptime] format: Format) -> f32 {
+    let bits = comptime!(format.bits());
     let up = word << ((comptime!(32 - bits) - place * bits) as i32);
-    f32::cast_from(up >> (comptime!(32 - bits) as i32))
+    if comptime!(format.is_scaled()) {
+        f32::cast_from(up >> (comptime!(32 - bits) as i32))
+    } else if comptime!(format == Format::F16) {
+        half(u32::reinterpret(up))
+    } else {
+        f32::reinterpret(up)
+    }
+}
+
+/// The float that the upper half of `bits` is, as `kernels::scalar` has it: without floats that a GPU takes for 0.
+#[cube]
+fn half(bits: u32) -> f32 {
+    let size = (bits >> 16u32) & 0x7fffu32;
+    let normal = f32::reinterpret((size << 13u32) + comptime!(112u32 << 23));
+    let small = f32::cast_from(size) * comptime!(1.0f32 / 16_777_216.0);
+    let value = select(size < 0x400u32, small, normal);
+    select(bits >= comptime!(1u32 << 31), -value, value)
 }
 
 /// Adds to the sums from `first_item` on.
@@ -34,11 +53,11 @@ fn accumulate(
     word_count: usize,
     #[comptime] first_item: usize,
     #[comptime] plan: Plan,
-    #[comptime] bits: usize,
+    #[comptime] format: Format,
     #[comptime] ragged: bool,
 ) {
-    let codes = comptime!(32 / bits);
-    let group_words = comptime!(GROUP * bits / 32);
+    let codes = comptime!(32 / format.bits());
+    let group_words = comptime!(GROUP * format.bits() / 32);
     let items = comptime!(plan.rows * plan.columns);
     for group in part.start..part.end {
         let first = group * group_words;
@@ -64,7 +83,7 @@ fn accumulate(
                 let mut values = Array::<f32>::new(plan.columns);
                 #[unroll]
                 for c in 0..plan.columns {
-                    values[c] = code(own[c], place, bits);
+                    values[c] = code(own[c], place, format);
                 }
                 #[unroll]
                 for r in 0..plan.rows {
@@ -79,7 +98,10 @@ fn accumulate(
         }
         #[unroll]
         for c in 0..plan.columns {
-            let scale = scales[part.columns[c] + group * columns];
+            let mut scale = 1.0f32;
+            if comptime!(format.is_scaled()) {
+                scale = scales[part.columns[c] + group * columns];
+            }
             #[unroll]
             for r in 0..plan.rows {
                 let item = r * plan.columns + c;
@@ -105,7 +127,7 @@ fn project_kernel(
     word_count: usize,
     groups: usize,
     #[comptime] plan: Plan,
-    #[comptime] bits: usize,
+    #[comptime] format: Format,
     #[comptime] ragged: bool,
 ) {
     let items = comptime!(plan.rows * plan.columns);
@@ -116,7 +138,7 @@ fn project_kernel(
     for item in 0..count {
         sums[item] = 0.0;
     }
-    accumulate(x, words, scales, &mut sums, &part, columns, inner, word_count, 0usize, plan, bits, ragged);
+    accumulate(x, words, scales, &mut sums, &part, columns, inner, word_count, 0usize, plan, format, ragged);
     if comptime!(plan.gated) {
         accumulate(
             x,
@@ -129,7 +151,7 @@ fn project_kernel(
             word_count,
             items,
             plan,
-            bits,
+            format,
             ragged,
         );
     }
@@ -147,31 +169,34 @@ fn rows_kernel(
     rows: usize,
     columns: usize,
     word_count: usize,
-    #[comptime] bits: usize,
+    #[comptime] format: Format,
 ) {
     if ABSOLUTE_POS >= units {
         terminate!();
     }
-    let codes = comptime!(32 / bits);
+    let codes = comptime!(32 / format.bits());
     let (line, index) = (ABSOLUTE_POS / word_count, ABSOLUTE_POS % word_count);
     let row = ids[line] as usize;
     let word = words[index * rows + row];
-    let scale = scales[index * codes / GROUP * rows + row];
+    let mut scale = 1.0f32;
+    if comptime!(format.is_scaled()) {
+        scale = scales[index * codes / GROUP * rows + row];
+    }
     #[unroll]
     for place in 0..codes {
         let column = index * codes + place;
         if column < columns {
-            out[line * columns + column] = code(word, place, bits) * scale;
+            out[line * columns + column] = code(word, place, format) * scale;
         }
     }
 }
 
-/// The words and scales of a packed matrix `[columns, inner]`, and the bits of a code.
+/// The words and scales of a packed matrix `[columns, inner]`, and what its codes are.
 pub(super) struct Matrix<R: CubeRuntime> {
     pub(super) words: CubeTensor<R>,
     pub(super) scales: CubeTensor<R>,
     pub(super) shape: [usize; 2],
-    pub(super) bits: usize,
+    pub(super) format: Format,
 }
 
 /// `x Wᵀ` and what becomes of it, all dense.
@@ -181,7 +206,7 @@ pub(super) fn project<R: CubeRuntime>(
     ending: Ending<Matrix<R>, R>,
 ) -> CubeTensor<R> {
     let rows = x.meta.shape()[0];
-    let ([columns, inner], bits) = (weight.shape, weight.bits);
+    let ([columns, inner], format) = (weight.shape, weight.format);
     let (client, out) = (x.client.clone(), empty(&x, &[rows, columns]));
     let plan = Plan::new(&x, columns, &ending);
     let (other_words, other) = match ending {
@@ -205,11 +230,11 @@ pub(super) fn project<R: CubeRuntime>(
             rows,
             columns,
             inner,
-            row_words(inner, bits),
+            format.row_words(inner),
             row_groups(inner),
             plan,
-            bits,
-            !(inner * bits).is_multiple_of(32),
+            format,
+            !(inner * format.bits()).is_multiple_of(32),
         );
     }
     out
@@ -218,9 +243,9 @@ pub(super) fn project<R: CubeRuntime>(
 /// Some of the rows.
 pub(super) fn rows<R: CubeRuntime>(weight: Matrix<R>, ids: CubeTensor<R>) -> CubeTensor<R> {
     let count = ids.meta.shape()[0];
-    let ([rows, columns], bits) = (weight.shape, weight.bits);
+    let ([rows, columns], format) = (weight.shape, weight.format);
     let (client, out) = (ids.client.clone(), empty(&weight.scales, &[count, columns]));
-    let words = row_words(columns, bits);
+    let words = format.row_words(columns);
     // Safety: every index is below the sizes of these dense tensors, if the ids are below the count of rows.
     unsafe {
         rows_kernel::launch_unchecked::<R>(
@@ -235,8 +260,88 @@ pub(super) fn rows<R: CubeRuntime>(weight: Matrix<R>, ids: CubeTensor<R>) -> Cub
             rows,
             columns,
             words,
-            bits,
+            format,
         );
     }
     out
+}
+
+/// Rows of a matrix to their places.
+///
+/// # Shapes
+/// - lines: `[count, width]`
+/// - out: `[width, rows]`; the first line becomes its column `first`
+#[cube(launch_unchecked)]
+fn place_kernel<E: CubePrimitive>(
+    lines: &Array<E>,
+    out: &mut Array<E>,
+    units: usize,
+    count: usize,
+    width: usize,
+    rows: usize,
+    first: usize,
+) {
+    if ABSOLUTE_POS >= units {
+        terminate!();
+    }
+    let (line, index) = (ABSOLUTE_POS % count, ABSOLUTE_POS / count);
+    out[index * rows + first + line] = lines[line * width + index];
+}
+
+/// The words and scales of a matrix on their device. The rows go there one piece after the other, and are turned
+/// there, so that the host needs no room but for one piece.
+pub(super) fn store<R: CubeRuntime>(
+    matrix: PackedMatrix<'_>,
+    device: &R::Device,
+) -> Result<(CubeTensor<R>, CubeTensor<R>)> {
+    let ([rows, columns], format) = (matrix.shape, matrix.format);
+    let (client, device) = (R::client(device), device.clone());
+    let dense = |count: usize, handle, dtype| {
+        CubeTensor::new_contiguous(client.clone(), device.clone(), [count].into(), handle, dtype)
+    };
+    // Nothing is no buffer: scales are bound all the same.
+    let empty = |count: usize, dtype| dense(count, client.empty(4 * count.max(1)), dtype);
+    let (widths, dtypes) =
+        ([format.row_words(columns), format.row_scales(columns)], [DType::I32, DType::F32]);
+    let places = [empty(rows * widths[0], dtypes[0]), empty(rows * widths[1], dtypes[1])];
+    let mut first = 0;
+    for lines in matrix.rows {
+        let lines = lines?;
+        let count = lines.words.len() / widths[0].max(1);
+        let lines = [Bytes::from_elems(lines.words), Bytes::from_elems(lines.scales)];
+        for (((lines, width), dtype), place) in lines.into_iter().zip(widths).zip(dtypes).zip(&places) {
+            let units = count * width;
+            if units > 0 {
+                let lines = dense(units, client.create(lines), dtype);
+                let cubes = workgroups(units.div_ceil(UNITS));
+                let launch = match dtype {
+                    DType::I32 => place_kernel::launch_unchecked::<i32, R>,
+                    _ => place_kernel::launch_unchecked::<f32, R>,
+                };
+                // Safety: every index is below the sizes of these dense tensors, if there are no more rows than `rows`.
+                unsafe {
+                    launch(
+                        &client,
+                        cubes,
+                        CubeDim::new_1d(UNITS as u32),
+                        lines.into_array_arg(),
+                        place.clone().into_array_arg(),
+                        units,
+                        count,
+                        width,
+                        rows,
+                        first,
+                    );
+                }
+            }
+        }
+        first += count;
+        if first > rows {
+            return Err(Error::internal("a packed matrix has more rows than its shape says"));
+        }
+        // What waits to be uploaded is kept on the host until it is.
+        client.flush().map_err(|cause| Error::internal(format!("the GPU does not take weights: {cause}")))?;
+    }
+    let [words, scales] = places;
+    Ok((words, scales))
 }

@@ -1,17 +1,15 @@
-//! Products with packed matrices on the CPU. Few rows are multiplied in integers, many by burn's product with the
-//! values, some rows of the matrix at a time.
-
-use std::slice::ChunksExact;
+//! Products with packed matrices on the CPU. Few rows are multiplied in integers where the codes are some, many by
+//! burn's product with the values, some rows of the matrix at a time.
 
 use burn::backend::Flex;
-use burn::backend::flex::FlexTensor;
-use burn::tensor::Tensor;
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::tensor::{DType, Tensor};
 
-use super::integers::{self, Integers, SUMS, WIDTH, Work};
 use super::threads::each_part;
-use super::{FEW_ROWS, back, contiguous, from_values, into_flex, values};
+use super::vectors::{self, SUMS, Vectors, WIDTH, Work};
+use super::{FEW_ROWS, back, contiguous, floats, from_flex, from_values, into_flex, values};
 use crate::kernels::packed::unpack;
-use crate::kernels::{GROUP, Packed, row_groups, row_words};
+use crate::kernels::{Format, GROUP, Packed};
 
 /// How many rows of `x` are computed with each group of codes that is unpacked.
 const BLOCK: usize = 4;
@@ -23,7 +21,7 @@ pub(super) struct Rows {
     words: FlexTensor,
     scales: FlexTensor,
     shape: [usize; 2],
-    bits: usize,
+    format: Format,
 }
 
 impl Rows {
@@ -32,23 +30,26 @@ impl Rows {
             words: weight.words.clone().into_primitive(),
             scales: into_flex(weight.scales.clone()),
             shape: weight.shape(),
-            bits: weight.bits(),
+            format: weight.format(),
         }
     }
 
     /// Words and scales of the rows from `first` on.
-    fn from(&self, first: usize) -> std::iter::Zip<ChunksExact<'_, i32>, ChunksExact<'_, f32>> {
-        let [_, columns] = self.shape;
-        let (words, groups) = (row_words(columns, self.bits), row_groups(columns));
+    fn from(&self, first: usize) -> impl Iterator<Item = (&[i32], &[f32])> {
+        let [rows, columns] = self.shape;
+        let (words, scales) = (self.format.row_words(columns), self.format.row_scales(columns));
         let (of_words, of_scales) = (self.words.storage::<i32>(), self.scales.storage::<f32>());
-        of_words[first * words..].chunks_exact(words).zip(of_scales[first * groups..].chunks_exact(groups))
+        (first..rows)
+            .map(move |row| (&of_words[row * words..][..words], &of_scales[row * scales..][..scales]))
     }
 
     /// The values of the rows from `first` on, as many as `out` has room for.
     pub(super) fn unpack(&self, first: usize, out: &mut [f32]) {
-        let unpack = if self.bits == 4 { unpack::<4> } else { unpack::<8> };
         for (out, (words, scales)) in out.chunks_exact_mut(self.shape[1]).zip(self.from(first)) {
-            unpack(words, scales, out);
+            match self.format {
+                Format::F16 | Format::BF16 => floats::unpack(words, out, self.format),
+                format => unpack(format, words, scales, out),
+            }
         }
     }
 
@@ -58,10 +59,17 @@ impl Rows {
     /// - x: `[rows, in]`, own: `[out, in]`
     /// - output: `[rows, out]`
     pub(super) fn project(&self, x: Tensor<Flex, 2>) -> Vec<f32> {
-        match (x.dims()[0], self.bits) {
-            (rows, _) if rows > FEW_ROWS => self.project_many(x),
-            (_, 4) => self.project_few::<4>(x),
-            _ => self.project_few::<8>(x),
+        if x.dims()[0] > FEW_ROWS {
+            return self.project_many(x);
+        }
+        match self.format {
+            Format::Q4 => self.project_few::<4>(x),
+            Format::Q8 => self.project_few::<8>(x),
+            Format::F16 | Format::BF16 | Format::F32 => {
+                let ([rows, inner], x) = (x.dims(), contiguous(x));
+                let words = self.words.storage::<i32>();
+                floats::project(&values(&x)[..rows * inner], inner, words, self.format)
+            }
         }
     }
 
@@ -72,7 +80,7 @@ impl Rows {
         let x: Vec<_> = values(&x)[..rows * inner].chunks_exact(inner).map(Coded::new::<BITS>).collect();
         let mut transposed = vec![0.0; width * rows];
         each_part(&mut transposed, (rows, 1), inner * rows, |first, out| {
-            integers::widest(Products::<BITS> { weight: self, first, x: &x, out });
+            vectors::widest(Products::<BITS> { weight: self, first, x: &x, out });
         });
         back(transposed, rows)
     }
@@ -80,6 +88,12 @@ impl Rows {
     /// By burn's product, some rows of the matrix at a time.
     fn project_many(&self, x: Tensor<Flex, 2>) -> Vec<f32> {
         let ([rows, inner], [width, _]) = (x.dims(), self.shape);
+        if self.format == Format::F32 {
+            let layout = Layout::contiguous(self.shape.to_vec().into());
+            let all: Tensor<Flex, 2> =
+                from_flex(FlexTensor::from_arc(self.words.data_arc(), layout, DType::F32));
+            return values(&contiguous(x.matmul(all.transpose()))).to_vec();
+        }
         let mut out = vec![0.0; rows * width];
         for first in (0..width).step_by(TILE) {
             let count = TILE.min(width - first);
@@ -142,15 +156,15 @@ impl<const BITS: usize> Work for Products<'_, BITS> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Integers>(self, integers: I) {
+    fn run<V: Vectors>(self, vectors: V) {
         let out = self.out.chunks_exact_mut(self.x.len());
         for (out, (words, scales)) in out.zip(self.weight.from(self.first)) {
             for (out, x) in out.chunks_mut(BLOCK).zip(self.x.chunks(BLOCK)) {
                 if let (Ok(out), Ok(x)) = (<&mut [f32; BLOCK]>::try_from(&mut *out), x.try_into()) {
-                    *out = dots::<I, BITS, BLOCK>(integers, words, scales, x);
+                    *out = dots::<V, BITS, BLOCK>(vectors, words, scales, x);
                 } else {
                     for (out, x) in out.iter_mut().zip(x) {
-                        [*out] = dots::<I, BITS, 1>(integers, words, scales, std::array::from_ref(x));
+                        [*out] = dots::<V, BITS, 1>(vectors, words, scales, std::array::from_ref(x));
                     }
                 }
             }
@@ -160,52 +174,52 @@ impl<const BITS: usize> Work for Products<'_, BITS> {
 
 /// The products of one row of a matrix with some rows of `x`, each as it is alone.
 #[inline(always)]
-fn dots<I: Integers, const BITS: usize, const ROWS: usize>(
-    integers: I,
+fn dots<V: Vectors, const BITS: usize, const ROWS: usize>(
+    vectors: V,
     words: &[i32],
     scales: &[f32],
     x: &[Coded; ROWS],
 ) -> [f32; ROWS] {
     let groups = scales.len();
     let x = x.each_ref().map(|x| (&x.codes[..groups], &x.scales[..groups]));
-    let mut totals = [integers.zero(); ROWS];
+    let mut totals = [vectors.zero(); ROWS];
     for group in 0..groups {
-        let codes = unpacked::<I, BITS>(integers, &words[group * (GROUP * BITS / 32)..]);
+        let codes = unpacked::<V, BITS>(vectors, &words[group * (GROUP * BITS / 32)..]);
         for (total, (of_x, x_scales)) in totals.iter_mut().zip(&x) {
-            let mut sums = integers.products(codes[0], integers.load(&of_x[group][0]));
+            let mut sums = vectors.products(codes[0], vectors.load(&of_x[group][0]));
             for quarter in 1..QUARTERS {
-                let products = integers.products(codes[quarter], integers.load(&of_x[group][quarter]));
-                sums = integers.add(sums, products);
+                let products = vectors.products(codes[quarter], vectors.load(&of_x[group][quarter]));
+                sums = vectors.add(sums, products);
             }
-            *total = integers.add_scaled(*total, scales[group] * x_scales[group], sums);
+            *total = vectors.add_scaled(*total, scales[group] * x_scales[group], sums);
         }
     }
     let mut out = [0.0; ROWS];
     for (out, total) in out.iter_mut().zip(totals) {
-        *out = in_halves(integers.floats(total));
+        *out = in_halves(vectors.floats(total));
     }
     out
 }
 
 /// The codes of a group: of 8 bits in order, of 4 bits the first of each 16 bits, then the second, and so on.
 #[inline(always)]
-fn unpacked<I: Integers, const BITS: usize>(integers: I, words: &[i32]) -> [I::Codes; QUARTERS] {
+fn unpacked<V: Vectors, const BITS: usize>(vectors: V, words: &[i32]) -> [V::Codes; QUARTERS] {
     if BITS == 8 {
         let words: [i32; GROUP / 4] = first(words);
         let (quarters, _) = words.as_chunks();
         [
-            integers.bytes(&quarters[0]),
-            integers.bytes(&quarters[1]),
-            integers.bytes(&quarters[2]),
-            integers.bytes(&quarters[3]),
+            vectors.bytes(&quarters[0]),
+            vectors.bytes(&quarters[1]),
+            vectors.bytes(&quarters[2]),
+            vectors.bytes(&quarters[3]),
         ]
     } else {
         let words = first(words);
         [
-            integers.nibbles::<0>(&words),
-            integers.nibbles::<1>(&words),
-            integers.nibbles::<2>(&words),
-            integers.nibbles::<3>(&words),
+            vectors.nibbles::<0>(&words),
+            vectors.nibbles::<1>(&words),
+            vectors.nibbles::<2>(&words),
+            vectors.nibbles::<3>(&words),
         ]
     }
 }
@@ -240,9 +254,9 @@ fn in_halves(mut lanes: [f32; SUMS]) -> f32 {
 mod tests {
     use burn::backend::flex::FlexDevice;
 
-    use super::super::integers::Plain;
+    use super::super::vectors::Plain;
     use super::*;
-    use crate::kernels::{Kernels as _, random_matrix};
+    use crate::kernels::{Kernels as _, PackedMatrix, random_rows};
     use crate::random::Random;
 
     fn products<const BITS: usize>(weight: &Rows, x: &[Vec<f32>], plain: bool) -> Vec<f32> {
@@ -252,7 +266,7 @@ mod tests {
         if plain {
             products.run(Plain);
         } else {
-            integers::widest(products);
+            vectors::widest(products);
         }
         out
     }
@@ -264,11 +278,13 @@ mod tests {
         for (bits, [width, inner], rows) in
             [(4, [9, 200], 5), (8, [7, 321], 3), (8, [3, 64], 1), (4, [2, 8], 4)]
         {
-            let matrix = random_matrix(&mut random, [width, inner], bits);
+            let format = if bits == 4 { Format::Q4 } else { Format::Q8 };
+            let lines = random_rows(&mut random, [width, inner], format);
             let x: Vec<Vec<f32>> =
                 (0..rows).map(|_| (0..inner).map(|_| random.normal() as f32).collect()).collect();
-            let full = matrix.values();
-            let weight = Rows::new(&Flex::store(matrix, &FlexDevice));
+            let full = lines.values(inner, format);
+            let matrix = PackedMatrix::new([width, inner], format, lines);
+            let weight = Rows::new(&Flex::store(matrix, &FlexDevice).unwrap());
             let products = if bits == 4 { products::<4> } else { products::<8> };
             let widest = products(&weight, &x, false);
             assert_eq!(widest, products(&weight, &x, true));
@@ -283,8 +299,9 @@ mod tests {
 
     #[test]
     fn what_is_no_number_stays_none() {
-        let matrix = random_matrix(&mut Random::new(8, &[]), [3, 100], 8);
-        let weight = Rows::new(&Flex::store(matrix, &FlexDevice));
+        let lines = random_rows(&mut Random::new(8, &[]), [3, 100], Format::Q8);
+        let matrix = PackedMatrix::new([3, 100], Format::Q8, lines);
+        let weight = Rows::new(&Flex::store(matrix, &FlexDevice).unwrap());
         for lost in [f32::NAN, f32::INFINITY] {
             let mut x = vec![1.0; 100];
             x[70] = lost;

@@ -1,15 +1,20 @@
-//! Sums of products of 16-bit integers, sixteen at a time: the instruction that every machine has for it (pmaddwd,
-//! i32x4.dot_i16x8_s), which makes 8 sums of 2 products each. All implementations give the same numbers.
+//! The machine's vector instructions. All implementations give the same numbers.
+//!
+//! Of integers: sums of products of 16 bits, sixteen at a time, by the instruction that every machine has for it
+//! (pmaddwd, i32x4.dot_i16x8_s), which makes 8 sums of 2 products each. Of floats: 8 at a time, out of 16 bits too.
 
 #![allow(clippy::inline_always, clippy::wildcard_imports)]
 
+#[cfg(not(target_arch = "wasm32"))]
+use crate::kernels::scalar;
+
 /// How many integers stand in a vector.
 pub(super) const WIDTH: usize = 16;
-/// How many sums: one of each two products.
+/// How many sums, one of each two products; and how many floats.
 pub(super) const SUMS: usize = WIDTH / 2;
 
-/// What a machine does with vectors of [`WIDTH`] integers.
-pub(super) trait Integers: Copy {
+/// What a machine does with vectors of [`WIDTH`] integers and of [`SUMS`] floats.
+pub(super) trait Vectors: Copy {
     /// [`WIDTH`] integers of 16 bits.
     type Codes: Copy;
     /// [`SUMS`] integers of 32 bits.
@@ -29,12 +34,19 @@ pub(super) trait Integers: Copy {
     /// `total + scale sums`, rounded after the product and after the sum.
     fn add_scaled(self, total: Self::Floats, scale: f32, sums: Self::Sums) -> Self::Floats;
     fn floats(self, total: Self::Floats) -> [f32; SUMS];
+    fn load_floats(self, floats: &[f32; SUMS]) -> Self::Floats;
+    /// Finite floats of 16 bits (IEEE half precision).
+    fn halves(self, codes: &[u16; SUMS]) -> Self::Floats;
+    /// Floats whose upper halves these are.
+    fn upper_halves(self, codes: &[u16; SUMS]) -> Self::Floats;
+    /// `total + a b`, rounded after the product and after the sum.
+    fn add_products(self, total: Self::Floats, a: Self::Floats, b: &[f32; SUMS]) -> Self::Floats;
 }
 
 /// Runs `work` with the machine's widest instructions.
 pub(super) trait Work {
     type Output;
-    fn run<I: Integers>(self, integers: I) -> Self::Output;
+    fn run<V: Vectors>(self, vectors: V) -> Self::Output;
 }
 
 pub(super) fn widest<W: Work>(work: W) -> W::Output {
@@ -54,7 +66,7 @@ pub(super) fn widest<W: Work>(work: W) -> W::Output {
 pub(super) struct Plain;
 
 #[cfg(not(target_arch = "wasm32"))]
-impl Integers for Plain {
+impl Vectors for Plain {
     type Codes = [i16; WIDTH];
     type Sums = [i32; SUMS];
     type Floats = [f32; SUMS];
@@ -102,35 +114,56 @@ impl Integers for Plain {
     fn floats(self, total: [f32; SUMS]) -> [f32; SUMS] {
         total
     }
+
+    #[inline(always)]
+    fn load_floats(self, floats: &[f32; SUMS]) -> [f32; SUMS] {
+        *floats
+    }
+
+    #[inline(always)]
+    fn halves(self, codes: &[u16; SUMS]) -> [f32; SUMS] {
+        codes.map(scalar::half)
+    }
+
+    #[inline(always)]
+    fn upper_halves(self, codes: &[u16; SUMS]) -> [f32; SUMS] {
+        codes.map(scalar::upper_half)
+    }
+
+    #[inline(always)]
+    fn add_products(self, total: [f32; SUMS], a: [f32; SUMS], b: &[f32; SUMS]) -> [f32; SUMS] {
+        std::array::from_fn(|lane| total[lane] + a[lane] * b[lane])
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{Integers, SUMS, WIDTH, Work};
+    use super::{SUMS, Vectors, WIDTH, Work};
 
-    /// Stands for a machine that has AVX2: nothing else makes one.
+    /// Stands for a machine that has AVX2 and F16C: nothing else makes one.
     #[derive(Clone, Copy)]
     pub(super) struct Avx2(());
 
     impl Avx2 {
         pub(super) fn detect() -> Option<Self> {
-            is_x86_feature_detected!("avx2").then_some(Self(()))
+            let has_both = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c");
+            has_both.then_some(Self(()))
         }
 
         pub(super) fn run<W: Work>(self, work: W) -> W::Output {
-            #[target_feature(enable = "avx2")]
+            #[target_feature(enable = "avx2,f16c")]
             fn inner<W: Work>(avx2: Avx2, work: W) -> W::Output {
                 work.run(avx2)
             }
-            // SAFETY: the machine has AVX2.
+            // SAFETY: the machine has both.
             unsafe { inner(self, work) }
         }
     }
 
-    // SAFETY of all below: the machine has AVX2, and what is loaded is as long as a vector.
-    impl Integers for Avx2 {
+    // SAFETY of all below: the machine has both, and what is loaded is as long as a vector.
+    impl Vectors for Avx2 {
         type Codes = __m256i;
         type Sums = __m256i;
         type Floats = __m256;
@@ -185,6 +218,29 @@ mod avx2 {
             unsafe { _mm256_storeu_ps(out.as_mut_ptr(), total) };
             out
         }
+
+        #[inline(always)]
+        fn load_floats(self, floats: &[f32; SUMS]) -> __m256 {
+            unsafe { _mm256_loadu_ps(floats.as_ptr()) }
+        }
+
+        #[inline(always)]
+        fn halves(self, codes: &[u16; SUMS]) -> __m256 {
+            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(codes.as_ptr().cast())) }
+        }
+
+        #[inline(always)]
+        fn upper_halves(self, codes: &[u16; SUMS]) -> __m256 {
+            unsafe {
+                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(codes.as_ptr().cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+            }
+        }
+
+        #[inline(always)]
+        fn add_products(self, total: __m256, a: __m256, b: &[f32; SUMS]) -> __m256 {
+            unsafe { _mm256_add_ps(total, _mm256_mul_ps(a, _mm256_loadu_ps(b.as_ptr()))) }
+        }
     }
 }
 
@@ -192,7 +248,7 @@ mod avx2 {
 mod simd128 {
     use std::arch::wasm32::*;
 
-    use super::{Integers, SUMS, WIDTH};
+    use super::{SUMS, Vectors, WIDTH};
 
     #[derive(Clone, Copy)]
     pub(super) struct Simd128;
@@ -203,7 +259,13 @@ mod simd128 {
         unsafe { v128_load(values.as_ptr().cast::<v128>().add(place)) }
     }
 
-    impl Integers for Simd128 {
+    #[inline(always)]
+    fn widened(codes: &[u16; SUMS]) -> [v128; 2] {
+        let codes = unsafe { at(codes, 0) };
+        [u32x4_extend_low_u16x8(codes), u32x4_extend_high_u16x8(codes)]
+    }
+
+    impl Vectors for Simd128 {
         type Codes = [v128; 2];
         type Sums = [v128; 2];
         type Floats = [v128; 2];
@@ -254,6 +316,36 @@ mod simd128 {
                 unsafe { v128_store(out[4 * half..].as_mut_ptr().cast(), total) };
             }
             out
+        }
+
+        #[inline(always)]
+        fn load_floats(self, floats: &[f32; SUMS]) -> [v128; 2] {
+            unsafe { [at(floats, 0), at(floats, 1)] }
+        }
+
+        /// As `scalar::half`.
+        #[inline(always)]
+        fn halves(self, codes: &[u16; SUMS]) -> [v128; 2] {
+            widened(codes).map(|bits| {
+                let size = v128_and(bits, u32x4_splat(0x7fff));
+                let normal = u32x4_add(u32x4_shl(size, 13), u32x4_splat(112 << 23));
+                let small = f32x4_mul(f32x4_convert_i32x4(size), f32x4_splat(1.0 / 16_777_216.0));
+                let value = v128_bitselect(small, normal, u32x4_lt(size, u32x4_splat(0x400)));
+                v128_or(value, u32x4_shl(v128_and(bits, u32x4_splat(0x8000)), 16))
+            })
+        }
+
+        #[inline(always)]
+        fn upper_halves(self, codes: &[u16; SUMS]) -> [v128; 2] {
+            widened(codes).map(|bits| u32x4_shl(bits, 16))
+        }
+
+        #[inline(always)]
+        fn add_products(self, total: [v128; 2], a: [v128; 2], b: &[f32; SUMS]) -> [v128; 2] {
+            [0, 1].map(|half| {
+                let b = unsafe { at(b, half) };
+                f32x4_add(total[half], f32x4_mul(a[half], b))
+            })
         }
     }
 }
