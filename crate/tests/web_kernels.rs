@@ -55,6 +55,10 @@ impl Numbers {
         let mask = if format.is_scaled() { -1 } else { 0xbfff_bfff_u32.cast_signed() };
         let words = (0..shape[0] * width).map(|_| (self.next() >> 32) as i32 & mask);
         let mut words: Vec<i32> = words.collect();
+        if !format.is_scaled() {
+            // Not all so small that a product is 0.
+            words[0] |= 0x3c00_3c00;
+        }
         let left = width * 32 - shape[1] * format.bits();
         for last in words.chunks_exact_mut(width).map(|row| &mut row[width - 1]) {
             *last = ((*last as u32) << left >> left) as i32;

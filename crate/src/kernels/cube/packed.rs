@@ -26,7 +26,8 @@ fn code(word: i32, place: usize, #[comptime] format: Format) -> f32 {
     } else if comptime!(format == Format::F16) {
         half(u32::reinterpret(up))
     } else {
-        f32::reinterpret(up)
+        // Of two codes the other one's bits are left.
+        f32::reinterpret(up & comptime!(-1i32 << (32 - bits)))
     }
 }
 
