@@ -80,7 +80,7 @@ pub struct PackedMatrix<'a> {
     pub rows: Box<dyn Iterator<Item = Result<PackedRows>> + 'a>,
 }
 
-impl<'a> PackedMatrix<'a> {
+impl PackedMatrix<'_> {
     /// Of rows that are all here.
     pub fn new(shape: [usize; 2], format: Format, rows: PackedRows) -> Self {
         Self { shape, format, rows: Box::new(std::iter::once(Ok(rows))) }
@@ -271,7 +271,9 @@ pub(super) mod tests {
         let mut words: Vec<i32> = (0..shape[0] * width).map(|_| random.next_u64() as i32).collect();
         if !format.is_scaled() {
             // Below 2 or 4; without infinities and what is no number.
-            words.iter_mut().for_each(|word| *word &= 0xbfff_bfff_u32.cast_signed());
+            for word in &mut words {
+                *word &= 0xbfff_bfff_u32.cast_signed();
+            }
         }
         let left = width * 32 - shape[1] * bits;
         for last in words.chunks_exact_mut(width).map(|row| &mut row[width - 1]) {

@@ -21,7 +21,7 @@ pub enum Values<'a> {
 /// where the caches hold them, and there is room.
 const SMALL: usize = 64 << 20;
 
-impl<'a> Values<'a> {
+impl Values<'_> {
     /// As they should lie in memory where they are a model's of this configuration.
     pub fn of_model(self, config: &DecoderConfig) -> Result<Self> {
         let floats = config.parameters().into_iter().map(|spec| 4 * spec.shape.iter().product::<usize>());

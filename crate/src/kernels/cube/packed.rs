@@ -302,47 +302,50 @@ pub(super) fn store<R: CubeRuntime>(
     };
     // Nothing is no buffer: scales are bound all the same.
     let empty = |count: usize, dtype| dense(count, client.empty(4 * count.max(1)), dtype);
-    let (widths, dtypes) =
-        ([format.row_words(columns), format.row_scales(columns)], [DType::I32, DType::F32]);
-    let places = [empty(rows * widths[0], dtypes[0]), empty(rows * widths[1], dtypes[1])];
+    let widths = [format.row_words(columns), format.row_scales(columns)];
+    let (words, scales) = (empty(rows * widths[0], DType::I32), empty(rows * widths[1], DType::F32));
     let mut first = 0;
     for lines in matrix.rows {
         let lines = lines?;
         let count = lines.words.len() / widths[0].max(1);
-        let lines = [Bytes::from_elems(lines.words), Bytes::from_elems(lines.scales)];
-        for (((lines, width), dtype), place) in lines.into_iter().zip(widths).zip(dtypes).zip(&places) {
-            let units = count * width;
-            if units > 0 {
-                let lines = dense(units, client.create(lines), dtype);
-                let cubes = workgroups(units.div_ceil(UNITS));
-                let launch = match dtype {
-                    DType::I32 => place_kernel::launch_unchecked::<i32, R>,
-                    _ => place_kernel::launch_unchecked::<f32, R>,
-                };
-                // Safety: every index is below the sizes of these dense tensors, if there are no more rows than `rows`.
-                unsafe {
-                    launch(
-                        &client,
-                        cubes,
-                        CubeDim::new_1d(UNITS as u32),
-                        lines.into_array_arg(),
-                        place.clone().into_array_arg(),
-                        units,
-                        count,
-                        width,
-                        rows,
-                        first,
-                    );
-                }
-            }
+        let [word_count, scale_count] = widths.map(|width| count * width);
+        if first + count > rows || [lines.words.len(), lines.scales.len()] != [word_count, scale_count] {
+            return Err(Error::internal("rows of a packed matrix are not as its shape says"));
+        }
+        let own = dense(word_count, client.create(Bytes::from_elems(lines.words)), DType::I32);
+        place::<R, i32>(own, &words, [count, widths[0]], (rows, first));
+        if format.is_scaled() {
+            let own = dense(scale_count, client.create(Bytes::from_elems(lines.scales)), DType::F32);
+            place::<R, f32>(own, &scales, [count, widths[1]], (rows, first));
         }
         first += count;
-        if first > rows {
-            return Err(Error::internal("a packed matrix has more rows than its shape says"));
-        }
         // What waits to be uploaded is kept on the host until it is.
         client.flush().map_err(|cause| Error::internal(format!("the GPU does not take weights: {cause}")))?;
     }
-    let [words, scales] = places;
     Ok((words, scales))
+}
+
+/// [`place_kernel`] of lines that lie within the rows of `out`.
+fn place<R: CubeRuntime, E: CubePrimitive>(
+    lines: CubeTensor<R>,
+    out: &CubeTensor<R>,
+    [count, width]: [usize; 2],
+    (rows, first): (usize, usize),
+) {
+    let (client, units) = (lines.client.clone(), count * width);
+    // Safety: every index is below the sizes of these dense tensors.
+    unsafe {
+        place_kernel::launch_unchecked::<E, R>(
+            &client,
+            workgroups(units.div_ceil(UNITS)),
+            CubeDim::new_1d(UNITS as u32),
+            lines.into_array_arg(),
+            out.clone().into_array_arg(),
+            units,
+            count,
+            width,
+            rows,
+            first,
+        );
+    }
 }

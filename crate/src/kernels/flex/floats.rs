@@ -212,9 +212,9 @@ mod tests {
             let mut out = vec![0.0; codes.len() / stride * (x.len() / inner)];
             let products = Products::<C> { codes, stride, x, inner, out: &mut out };
             if plain {
-                products.run(Plain)
+                products.run(Plain);
             } else {
-                vectors::widest(products)
+                vectors::widest(products);
             }
             out
         }
