@@ -19,7 +19,7 @@ OWN = ROOT / "target/native/release/memory-r1"
 CANDLE = ROOT / "target/peers/release/candle-peer"
 PROMPT, NEW = 128, 24
 # Ours, and candle's nearest: ggml's blocks are of 32 values, ours of 64.
-FORMATS = {"f32": "f32", "q8": "q8_0", "q4": "q4_0"}
+FORMATS = {"f32": "f32", "f16": "f16", "q8": "q8_0", "q4": "q4_0"}
 MEASURES = ("prefill_tokens_per_second", "decode_tokens_per_second")
 
 
@@ -38,10 +38,8 @@ def main():
     folder, rounds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3
     with tempfile.TemporaryDirectory() as packed:
         for ours, theirs in FORMATS.items():
-            model = folder
-            if ours != "f32":
-                model = Path(packed) / ours
-                result(OWN, "pack", "--model", folder, "--quantize", ours, "--licence", "none", "--out", model, "--json")
+            model = Path(packed) / ours
+            result(OWN, "pack", "--model", folder, "--quantize", ours, "--licence", "none", "--out", model, "--json")
             pairs = []
             for _ in range(rounds):
                 pairs.append((own(model), result(CANDLE, folder, theirs, PROMPT, NEW, 3)))

@@ -1,4 +1,4 @@
-//! candle-peer FOLDER f32|q8_0|q4_0 PROMPT_TOKENS NEW_TOKENS RUNS
+//! candle-peer FOLDER f32|f16|q8_0|q4_0 PROMPT_TOKENS NEW_TOKENS RUNS
 //!
 //! Reads a prompt and writes greedily behind it, as `memory-r1 bench` does with the same folder (`memory-r1 bench
 //! random` makes one): a line of JSON with tokens a second, the median of the runs or tokens.
@@ -43,7 +43,7 @@ impl Model {
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [folder, format, sizes @ ..] = &arguments[..] else {
-        return Err("candle-peer FOLDER f32|q8_0|q4_0 PROMPT_TOKENS NEW_TOKENS RUNS".into());
+        return Err("candle-peer FOLDER f32|f16|q8_0|q4_0 PROMPT_TOKENS NEW_TOKENS RUNS".into());
     };
     let sizes: Vec<usize> = sizes.iter().map(|own| own.parse()).collect::<std::result::Result<_, _>>()?;
     let [prompt, new, runs] = sizes[..] else { return Err("three numbers: a prompt, new tokens, runs".into()) };
@@ -63,9 +63,10 @@ fn main() -> Result<()> {
     let config: Config = serde_json::from_value(config)?;
     let file = folder.join("model.safetensors");
     let mut model = match format.as_str() {
-        "f32" => {
+        "f32" | "f16" => {
+            let dtype = if format == "f32" { DType::F32 } else { DType::F16 };
             // Safety: nobody writes the file meanwhile.
-            let weights = unsafe { VarBuilder::from_mmaped_safetensors(&[file], DType::F32, &Device::Cpu)? };
+            let weights = unsafe { VarBuilder::from_mmaped_safetensors(&[file], dtype, &Device::Cpu)? };
             Model::Floats(Box::new(ModelForCausalLM::new(&config, weights)?))
         }
         "q8_0" => Model::Quantized(Box::new(quantized(&config, &file, GgmlDType::Q8_0)?)),
