@@ -1,17 +1,19 @@
 //! Low-rank adapters (Hu et al., "LoRA", 2021) in the file layout of PEFT.
 //!
 //! A matrix `W` of `[out, in]` becomes `W + lora_alpha / r · B A`, with `A` of `[r, in]` and `B` of `[out, r]`. The
-//! network reads the sum; the gradients of `A` and `B` follow from that of the sum, so that nothing else changes.
+//! network reads the sum; the gradients of `A` and `B` follow from that of the sum, so that nothing else changes, but for
+//! what dropout adds to both (`network/adapter.rs`).
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::adamw::AdamW;
 use super::bpe::TokenizerFiles;
-use super::network::{Into, Layout, NamedTensor, View, matmul};
+use super::network::{Adapter, Dropout, Into, Layout, NamedTensor, Pair, View, matmul};
 use super::optimizer::Moments;
 use super::run_folder::{read_tensors, read_text, write_model_folder, write_tensors};
 use super::start::read_start;
@@ -38,6 +40,9 @@ pub struct LoraConfig {
     /// The last part of the names of the modules that are adapted.
     #[serde(default = "targets")]
     pub target_modules: Vec<String>,
+    /// The share of what the adapter reads that is dropped in training, in `0..1`.
+    #[serde(default)]
+    pub lora_dropout: f64,
 }
 
 fn eight() -> usize {
@@ -50,25 +55,18 @@ fn targets() -> Vec<String> {
     ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"].map(str::to_owned).to_vec()
 }
 
-/// The place of a pair of factors: the matrix that they adapt, and where `A` and `B` begin.
-#[derive(Clone, Debug)]
-struct Pair {
-    tensor: NamedTensor,
-    a: usize,
-    b: usize,
-}
-
-impl Pair {
-    fn dims(&self) -> (usize, usize) {
-        (self.tensor.shape[0], self.tensor.shape[1])
-    }
+/// Rows and columns of the matrix that a pair adapts.
+fn dims(pair: &Pair) -> (usize, usize) {
+    (pair.tensor.shape[0], pair.tensor.shape[1])
 }
 
 /// The factors of an adapter and the optimiser's memory of them.
 #[derive(Clone, Debug)]
 pub struct Lora {
     config: LoraConfig,
-    pairs: Vec<Pair>,
+    pairs: Arc<[Pair]>,
+    /// How many parameters the network has.
+    weights: usize,
     /// All factors, one behind the other.
     pub values: Vec<f32>,
     /// What is remembered of their gradients.
@@ -80,7 +78,7 @@ impl Lora {
     pub fn new(layout: &Layout, config: &LoraConfig, seed: u64) -> Result<Self> {
         let mut lora = Self::empty(layout, config)?;
         for (place, pair) in lora.pairs.iter().enumerate() {
-            let (_, cols) = pair.dims();
+            let (_, cols) = dims(pair);
             let (bound, mut random) =
                 (1.0 / (cols as f64).sqrt(), Random::new(seed, &[0x10fa, place as u64]));
             for value in &mut lora.values[pair.a..pair.b] {
@@ -94,6 +92,9 @@ impl Lora {
         let invalid = |text: String| Err(Error::invalid(format!("lora: {text}")));
         if config.r == 0 || !config.lora_alpha.is_finite() {
             return invalid("r is at least 1, and lora_alpha a number".to_owned());
+        }
+        if !(0.0..1.0).contains(&config.lora_dropout) {
+            return invalid(format!("lora_dropout is in 0..1, not {}", config.lora_dropout));
         }
         let module = |tensor: &NamedTensor| {
             let path = tensor.name.strip_suffix(".weight")?;
@@ -118,7 +119,13 @@ impl Lora {
         if pairs.is_empty() {
             return invalid("target_modules names nothing".to_owned());
         }
-        Ok(Self { config: config.clone(), pairs, values: vec![0.0; len], moments: Moments::new(len) })
+        Ok(Self {
+            config: config.clone(),
+            pairs: pairs.into(),
+            weights: layout.len(),
+            values: vec![0.0; len],
+            moments: Moments::new(len),
+        })
     }
 
     fn scale(&self) -> f32 {
@@ -126,31 +133,44 @@ impl Lora {
     }
 
     fn factors<'a>(&self, pair: &Pair, values: &'a [f32]) -> (View<'a>, View<'a>) {
-        let ((rows, cols), r) = (pair.dims(), self.config.r);
+        let ((rows, cols), r) = (dims(pair), self.config.r);
         (View::new(&values[pair.a..pair.b], r, cols), View::new(&values[pair.b..pair.b + rows * r], rows, r))
+    }
+
+    /// What a pass with dropout needs to know of it, with choices that depend on `key`; nothing where there is no dropout.
+    pub fn dropped(&self, key: u64) -> Option<Adapter> {
+        (self.config.lora_dropout > 0.0).then(|| Adapter {
+            pairs: self.pairs.clone(),
+            rank: self.config.r,
+            scale: self.scale(),
+            start: self.weights,
+            dropout: Dropout { rate: self.config.lora_dropout as f32, key },
+        })
     }
 
     /// The weights with the adapter in them.
     pub fn merge(&self, base: &[f32]) -> Vec<f32> {
         let mut merged = base.to_vec();
-        for pair in &self.pairs {
+        for pair in &*self.pairs {
             let (a, b) = self.factors(pair, &self.values);
-            let (_, cols) = pair.dims();
+            let (_, cols) = dims(pair);
             matmul(&mut merged[pair.tensor.range()], cols, Into::Add, self.scale(), b, a);
         }
         merged
     }
 
-    /// The gradient of the factors, from that of the merged weights.
-    pub fn gradient(&self, merged: &[f32]) -> Vec<f32> {
-        let mut gradient = vec![0.0; self.values.len()];
-        for pair in &self.pairs {
-            let ((rows, cols), r) = (pair.dims(), self.config.r);
+    /// The gradient of the factors, from that of the merged weights and, behind it, what dropout added.
+    pub fn gradient(&self, gradient: &[f32]) -> Vec<f32> {
+        let (merged, dropped) = gradient.split_at(self.weights);
+        let mut gradient = dropped.to_vec();
+        gradient.resize(self.values.len(), 0.0);
+        for pair in &*self.pairs {
+            let ((rows, cols), r) = (dims(pair), self.config.r);
             let (a, b) = self.factors(pair, &self.values);
             let slope = View::new(&merged[pair.tensor.range()], rows, cols);
-            matmul(&mut gradient[pair.a..pair.b], cols, Into::Replace, self.scale(), b.t(), slope);
+            matmul(&mut gradient[pair.a..pair.b], cols, Into::Add, self.scale(), b.t(), slope);
             let of_b = &mut gradient[pair.b..pair.b + rows * r];
-            matmul(of_b, r, Into::Replace, self.scale(), slope, a.t());
+            matmul(of_b, r, Into::Add, self.scale(), slope, a.t());
         }
         gradient
     }
@@ -169,7 +189,7 @@ impl Lora {
             "r": self.config.r,
             "lora_alpha": self.config.lora_alpha,
             "target_modules": self.config.target_modules,
-            "lora_dropout": 0.0,
+            "lora_dropout": self.config.lora_dropout,
             "bias": "none",
             "fan_in_fan_out": false,
             "inference_mode": true,
@@ -179,7 +199,7 @@ impl Lora {
         });
         let r = self.config.r;
         let tensors = self.pairs.iter().flat_map(|pair| {
-            let (rows, cols) = pair.dims();
+            let (rows, cols) = dims(pair);
             let module = pair.tensor.name.trim_end_matches(".weight");
             let name = |factor: &str| format!("{PREFIX}{module}.lora_{factor}.weight");
             [
@@ -224,11 +244,12 @@ impl Lora {
             return unsupported("r, lora_alpha or the list target_modules is missing".to_owned());
         };
         target_modules.sort();
-        let config = LoraConfig { r: r as usize, lora_alpha, target_modules };
+        let lora_dropout = of("lora_dropout").as_f64().unwrap_or(0.0);
+        let config = LoraConfig { r: r as usize, lora_alpha, target_modules, lora_dropout };
         let mut lora = Self::empty(layout, &config)?;
         let mut tensors = read_tensors(&folder.join(WEIGHTS))?;
-        for pair in lora.pairs.clone() {
-            let ((rows, _), module) = (pair.dims(), pair.tensor.name.trim_end_matches(".weight"));
+        for pair in &*lora.pairs.clone() {
+            let ((rows, _), module) = (dims(pair), pair.tensor.name.trim_end_matches(".weight"));
             for (factor, range) in [("A", pair.a..pair.b), ("B", pair.b..pair.b + rows * config.r)] {
                 let name = format!("{PREFIX}{module}.lora_{factor}.weight");
                 match tensors.remove(&name) {
@@ -304,11 +325,61 @@ mod tests {
         assert_eq!(again.config, lora.config);
     }
 
+    fn of(target_modules: Vec<String>) -> LoraConfig {
+        LoraConfig { r: 2, lora_alpha: 1.0, target_modules, lora_dropout: 0.0 }
+    }
+
+    /// A pass with dropout has the slopes that its gradient says; another key drops other values.
+    #[test]
+    fn the_gradient_with_dropout_is_the_slope() {
+        let (layout, base) = base();
+        let config = LoraConfig { r: 3, lora_alpha: 6.0, lora_dropout: 0.4, ..of(targets()) };
+        let mut lora = Lora::new(&layout, &config, 1).unwrap();
+        let mut random = Random::new(3, &[]);
+        for value in &mut lora.values {
+            *value += (random.normal() * 0.1) as f32;
+        }
+        let pass = |lora: &Lora, key: u64| {
+            let (mut batch, mut workspace) = (Batch::default(), Workspace::default());
+            for length in [9, 1, 5] {
+                let ids: Vec<u32> = (0..length).map(|place| 7 + place * 11).collect();
+                let targets = (0..ids.len()).map(|row| Target { row, token: 3 + row as u32, weight: 1.0 });
+                batch.push(&ids, targets);
+            }
+            batch.adapter = lora.dropped(key);
+            let parameters = [lora.merge(&base), lora.values.clone()].concat();
+            let mut gradient = vec![0.0; parameters.len()];
+            let losses = workspace.forward(&layout, &parameters, &batch).unwrap();
+            let ones = vec![1.0; batch.targets.len()];
+            workspace.backward(&layout, &parameters, &batch, &ones, &mut gradient);
+            (losses.logprobs.iter().map(|own| -f64::from(*own)).sum::<f64>(), lora.gradient(&gradient))
+        };
+        let (loss, gradient) = pass(&lora, 5);
+        assert!((loss - pass(&lora, 6).0).abs() > 1e-3);
+        for pair in &*lora.pairs.clone() {
+            let (rows, _) = dims(pair);
+            for range in [pair.a..pair.b, pair.b..pair.b + rows * config.r] {
+                let direction: Vec<f32> = range.clone().map(|_| random.normal() as f32).collect();
+                let along = |step: f32| {
+                    let mut moved = lora.clone();
+                    let own = moved.values[range.clone()].iter_mut().zip(&direction);
+                    own.for_each(|(value, own)| *value += step * own);
+                    pass(&moved, 5).0
+                };
+                let slope = (along(2e-3) - along(-2e-3)) / 4e-3;
+                let own = gradient[range.clone()].iter();
+                let size = own.clone().map(|own| f64::from(*own).powi(2)).sum::<f64>().sqrt();
+                let product: f64 = own.zip(&direction).map(|(g, d)| f64::from(*g) * f64::from(*d)).sum();
+                let name = &pair.tensor.name;
+                assert!((slope - product).abs() < 0.01 * size + 2e-3, "{name} {range:?}: {slope} {product}");
+            }
+        }
+    }
+
     #[test]
     fn the_gradient_of_the_factors_is_the_slope() {
         let (layout, base) = base();
-        let mut lora =
-            Lora::new(&layout, &LoraConfig { r: 3, lora_alpha: 6.0, target_modules: targets() }, 1).unwrap();
+        let mut lora = Lora::new(&layout, &LoraConfig { r: 3, lora_alpha: 6.0, ..of(targets()) }, 1).unwrap();
         assert_eq!(lora.merge(&base), base);
         let mut random = Random::new(2, &[]);
         for value in &mut lora.values {
@@ -334,12 +405,14 @@ mod tests {
         let (layout, _) = base();
         let fresh = |targets: &[&str], r| {
             let target_modules = targets.iter().map(|own| (*own).to_owned()).collect();
-            Lora::new(&layout, &LoraConfig { r, lora_alpha: 1.0, target_modules }, 0).map(|_| ())
+            Lora::new(&layout, &LoraConfig { r, ..of(target_modules) }, 0).map(|_| ())
         };
         assert!(fresh(&["q_proj"], 2).is_ok());
         assert!(fresh(&["q_proj"], 0).unwrap_err().message().contains("r is at least 1"));
         assert!(fresh(&["q_proj", "lm_head"], 2).unwrap_err().message().contains("lm_head"));
         assert!(fresh(&[], 2).is_err());
+        let all_dropped = LoraConfig { lora_dropout: 1.0, ..of(targets()) };
+        assert!(Lora::new(&layout, &all_dropped, 0).unwrap_err().message().contains("lora_dropout"));
         for (name, value) in [("use_dora", json!(true)), ("bias", json!("all")), ("peft_type", json!("IA3"))]
         {
             let folder = tempfile::tempdir().unwrap();

@@ -3,32 +3,8 @@
 use super::dropout::Part;
 use super::forward::{Activations, Batch, Tree, Workspace, entropy, room, sum_rows};
 use super::layout::{Block, Layout, Parts};
+use super::linear::Linear;
 use super::math::{Into, View, dot, matmul, rms_norm_backward, swiglu_backward, wide};
-
-/// The products `out = input weight^T` of a batch of `n` rows, backwards.
-pub(super) struct Linear<'a> {
-    pub(super) parameters: &'a [f32],
-    pub(super) n: usize,
-}
-
-impl Linear<'_> {
-    /// Adds the gradient of the weight at `start` and writes that of the input.
-    pub(super) fn backward(
-        &self,
-        gradient: &mut [f32],
-        start: usize,
-        [rows, cols]: [usize; 2],
-        dout: &[f32],
-        input: &[f32],
-        dinput: &mut [f32],
-    ) {
-        let weight = start..start + rows * cols;
-        let (dout, input) = (View::new(dout, self.n, rows), View::new(input, self.n, cols));
-        matmul(&mut gradient[weight.clone()], cols, Into::Add, 1.0, dout.t(), input);
-        let weight = View::new(&self.parameters[weight], rows, cols);
-        matmul(dinput, cols, Into::Replace, 1.0, dout, weight);
-    }
-}
 
 impl Workspace {
     /// Adds to `gradient` the gradient of `sum over targets of coefficient * -logprob`; must
@@ -194,7 +170,7 @@ impl Workspace {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let (query, qkv_width) = (layout.query_width(), layout.qkv_width());
         let n = batch.tokens.len();
-        let linear = Linear { parameters, n };
+        let linear = Linear { parameters, n, adapter: batch.adapter.as_ref() };
         let dgated = room(&mut self.dgated, n * inner);
         linear.backward(gradient, at.down, [hidden, inner], dx, &a.gated, dgated);
         batch.drop(dgated, a.layer, Part::Gated);

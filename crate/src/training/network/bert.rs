@@ -1,11 +1,11 @@
 //! BERT's parts (Devlin et al., 2019), forwards and backwards: layer norm behind each residual sum,
 //! a table of positions, GELU, and the head of its masked language model.
 
-use super::backward::Linear;
 use super::dropout::Part;
 use super::forward::{Activations, Batch, Tree, Workspace, attention, room, sum_rows};
 use super::layout::{BertBlock, BertParts, Layout, Norm};
-use super::math::{Into, View, gelu, gelu_backward, layer_norm, layer_norm_backward, matmul, wide};
+use super::linear::Linear;
+use super::math::{Into, gelu, gelu_backward, layer_norm, layer_norm_backward, wide};
 
 /// `out = input weight^T + bias`, where the weight at `weight` is `[rows, cols]`.
 fn dense(
@@ -18,9 +18,8 @@ fn dense(
     for row in out.chunks_exact_mut(rows) {
         row.copy_from_slice(&parameters[bias..][..rows]);
     }
-    let n = out.len() / rows;
-    let weight = View::new(&parameters[weight..][..rows * cols], rows, cols);
-    matmul(out, rows, Into::Add, 1.0, View::new(input, n, cols), weight.t());
+    let linear = Linear { parameters, n: out.len() / rows, adapter: None };
+    linear.forward(out, Into::Add, weight, [rows, cols], input);
 }
 
 /// Adds `from` to `to`, element by element.
@@ -152,7 +151,7 @@ impl Workspace {
         let config = &layout.config;
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let n = batch.tokens.len();
-        let linear = Linear { parameters, n };
+        let linear = Linear { parameters, n, adapter: None };
         // Through the second norm, the feed-forward part, and the sum with what it read.
         let dsum = room(&mut self.dnormed, n * hidden);
         norm_backward(at.norm2, parameters, gradient, dsum, dx, (&a.normed2, &a.inverse2));
@@ -210,7 +209,7 @@ impl Workspace {
         gelu_backward(dafter, &self.head_before);
         sum_rows(&mut gradient[parts.transform_bias..][..hidden], dafter);
         let dpicked = room(&mut self.dpicked, count * hidden);
-        let linear = Linear { parameters, n: count };
+        let linear = Linear { parameters, n: count, adapter: None };
         linear.backward(gradient, parts.transform, [hidden, hidden], &self.dmixed, &self.picked, dpicked);
     }
 }

@@ -15,6 +15,8 @@ pub(super) enum Part {
     Mixed,
     /// What the feed-forward layer hands to its last product.
     Gated,
+    /// What an adapter reads; in the place of the layer stands the number of its matrix.
+    Adapted,
 }
 
 /// Which values of a pass are dropped. The backward pass asks again instead of remembering.

@@ -3,8 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::adapter::Adapter;
 use super::dropout::{Dropout, Part};
 use super::layout::{Block, Layout, Parts};
+use super::linear::Linear;
 use super::math::{Into, View, add_rows, argmax, matmul, rms_norm, rotate, softmax, swiglu, wide};
 use crate::error::{Error, Result};
 use crate::generation::Bitset;
@@ -86,6 +88,8 @@ pub struct Batch {
     pub targets: Vec<Target>,
     /// What is dropped; nothing outside of training.
     pub dropout: Option<Dropout>,
+    /// The adapter in the weights, where it drops of what it reads; nothing outside of training.
+    pub adapter: Option<Adapter>,
     /// What the targets were chosen from.
     pub choices: Option<Choices>,
 }
@@ -110,6 +114,7 @@ impl Batch {
         self.trees.clear();
         self.targets.clear();
         self.dropout = None;
+        self.adapter = None;
         self.choices = None;
     }
 
@@ -411,9 +416,7 @@ impl Workspace {
         let (hidden, inner, eps) = (config.hidden_size, config.intermediate_size, config.rms_norm_eps as f32);
         let (query, qkv_width) = (layout.query_width(), layout.qkv_width());
         let n = batch.tokens.len();
-        let weight = |start: usize, rows: usize, cols: usize| {
-            View::new(&parameters[start..][..rows * cols], rows, cols)
-        };
+        let linear = Linear { parameters, n, adapter: batch.adapter.as_ref() };
 
         let (normed, inverse) = (room(&mut a.normed1, n * hidden), room(&mut a.inverse1, n));
         rms_norm(normed, inverse, &a.x, &parameters[at.input_norm..][..hidden], eps);
@@ -421,8 +424,7 @@ impl Workspace {
         for row in qkv.chunks_exact_mut(qkv_width) {
             row.copy_from_slice(&parameters[at.qkv_bias..][..qkv_width]);
         }
-        let input = View::new(&a.normed1, n, hidden);
-        matmul(qkv, qkv_width, Into::Add, 1.0, input, weight(at.qkv, qkv_width, hidden).t());
+        linear.forward(qkv, Into::Add, at.qkv, [qkv_width, hidden], &a.normed1);
         let (qk, head) = (query + layout.key_width(), config.head_dim);
         self.rotate_all(qkv, &batch.trees, qkv_width, qk, head, 1.0);
         attention(layout, &batch.trees, a);
@@ -430,21 +432,18 @@ impl Workspace {
 
         let middle = room(&mut a.middle, n * hidden);
         middle.copy_from_slice(&a.x);
-        let mixed = View::new(&a.mixed, n, query);
-        matmul(middle, hidden, Into::Add, 1.0, mixed, weight(at.output, hidden, query).t());
+        linear.forward(middle, Into::Add, at.output, [hidden, query], &a.mixed);
 
         let (normed, inverse) = (room(&mut a.normed2, n * hidden), room(&mut a.inverse2, n));
         rms_norm(normed, inverse, &a.middle, &parameters[at.post_norm..][..hidden], eps);
         let gate_up = room(&mut a.gate_up, n * 2 * inner);
-        let input = View::new(&a.normed2, n, hidden);
-        matmul(gate_up, 2 * inner, Into::Replace, 1.0, input, weight(at.gate_up, 2 * inner, hidden).t());
+        linear.forward(gate_up, Into::Replace, at.gate_up, [2 * inner, hidden], &a.normed2);
         swiglu(room(&mut a.gated, n * inner), &a.gate_up, inner);
         batch.drop(&mut a.gated, a.layer, Part::Gated);
 
         let out = room(out, n * hidden);
         out.copy_from_slice(&a.middle);
-        let gated = View::new(&a.gated, n, inner);
-        matmul(out, hidden, Into::Add, 1.0, gated, weight(at.down, hidden, inner).t());
+        linear.forward(out, Into::Add, at.down, [hidden, inner], &a.gated);
     }
 
     /// The normed states of the rows that predict a target; the bias of the head, where it has one.

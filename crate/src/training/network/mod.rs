@@ -6,14 +6,17 @@
 //! on moving activations from one small operation to the next than on the products themselves,
 //! and nano is trained on a laptop. What is left out of the textbook: mixed precision.
 
+mod adapter;
 mod backward;
 mod bert;
 mod dropout;
 mod forward;
 mod layout;
+mod linear;
 mod math;
 mod values;
 
+pub use adapter::{Adapter, Pair};
 pub use dropout::Dropout;
 pub use forward::{Batch, Choices, Losses, Target, Tree, Workspace};
 pub use layout::{Layout, NamedTensor};

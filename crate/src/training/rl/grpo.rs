@@ -76,8 +76,9 @@ pub(super) fn learn(
         } else {
             value -= own.entropy_coef * spread / total.max(1) as f64;
         }
-        let gradient = learner.gradient(actor.layout, actor.parameters, &items, &slopes, &bonuses)?;
-        let norm = move_actor(config, actor, gradient, first + iteration as u64)?;
+        let number = first + iteration as u64;
+        let gradient = actor.gradient(learner, &items, &slopes, &bonuses, number)?;
+        let norm = move_actor(config, actor, gradient, number)?;
         metrics.add("loss", value);
         metrics.add("grad_norm", norm);
         metrics.add("clip_ratio/low_mean", low);

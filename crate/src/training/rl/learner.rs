@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::trajectory::Trajectory;
 use crate::error::{Error, Result};
 use crate::generation::Bitset;
-use crate::training::network::{Batch, Choices, Layout, Target, Tree, Workspace};
+use crate::random::keyed;
+use crate::training::network::{Adapter, Batch, Choices, Dropout, Layout, Target, Tree, Workspace};
 
 /// The tokens that a completion's were chosen from, by their places.
 pub type Sets = Vec<(usize, Option<Arc<Bitset>>)>;
@@ -152,17 +153,24 @@ impl Learner {
     }
 
     /// The gradient of a loss that has these slopes by the log-probabilities, less the entropies of each
-    /// trajectory's choices times its bonus; and its length. A trajectory without slopes has no part in it.
+    /// trajectory's choices times its bonus; and its length. A trajectory without slopes has no part in it. An adapter
+    /// that drops of what it reads has its factors behind the parameters, and their gradient behind theirs.
     pub fn gradient(
         &mut self,
         layout: &Layout,
         parameters: &[f32],
         items: &[Item],
         slopes: &PerToken,
-        bonuses: &[f32],
+        (bonuses, adapter): (&[f32], Option<&Adapter>),
     ) -> Result<(&[f32], f64)> {
         let part: Vec<bool> = slopes.iter().map(|own| !own.is_empty()).collect();
-        self.each(items, &part, layout.len(), |workspace, batch, own, gradient| {
+        self.each(items, &part, parameters.len(), |workspace, batch, own, gradient| {
+            // Every batch has a choice of its own.
+            let first = own.first().map_or([0, 0], |(row, token)| [*row as u64, *token as u64]);
+            batch.adapter = adapter.map(|own| Adapter {
+                dropout: Dropout { key: keyed(own.dropout.key, &first), ..own.dropout },
+                ..own.clone()
+            });
             workspace.forward(layout, parameters, batch)?;
             // The network's coefficients are those of negative log-probabilities.
             let coefficients: Vec<f32> =
@@ -225,7 +233,7 @@ impl Learner {
         items: &[Item],
         part: &[bool],
         gradient: usize,
-        work: impl Fn(&mut Workspace, &Batch, &[(usize, usize)], &mut [f32]) -> Result<T> + Sync,
+        work: impl Fn(&mut Workspace, &mut Batch, &[(usize, usize)], &mut [f32]) -> Result<T> + Sync,
     ) -> Result<Vec<(Vec<usize>, T)>> {
         let mut order: Vec<usize> =
             (0..items.len()).filter(|item| part.is_empty() || items[*item].is_of(part)).collect();
@@ -249,8 +257,9 @@ impl Learner {
                         worker.gradient.resize(gradient, 0.0);
                         let mut done = Vec::new();
                         for own in chunks(items, share, most) {
-                            let (batch, places) = batch(items, own, temperature);
-                            let found = work(&mut worker.workspace, &batch, &places, &mut worker.gradient)?;
+                            let (mut batch, places) = batch(items, own, temperature);
+                            let found =
+                                work(&mut worker.workspace, &mut batch, &places, &mut worker.gradient)?;
                             done.push((own.to_vec(), found));
                         }
                         Ok(done)

@@ -106,8 +106,7 @@ pub(super) fn learn(
             let clipped = slopes.iter().filter(|slope| **slope == 0.0).count();
             let bonus = (own.entropy_coef / new.len().max(1) as f64) as f32;
             let bonuses = if bonus > 0.0 { vec![bonus; rollouts.len()] } else { Vec::new() };
-            let gradient =
-                learner.gradient(layout, actor.parameters, &items, &spread_out(&slopes), &bonuses)?;
+            let gradient = actor.gradient(learner, &items, &spread_out(&slopes), &bonuses, number)?;
             let norm = move_actor(config, actor, gradient, number)?;
             metrics.add("loss/policy_avg", policy_loss);
             metrics.add("policy/clipfrac_avg", clipped as f64 / new.len().max(1) as f64);

@@ -23,7 +23,7 @@ use super::advantage::is_flat;
 use super::config::{Agent, RlConfig};
 use super::critic::Critic;
 use super::environment::{Reading, Task};
-use super::learner::{Learner, Rollout};
+use super::learner::{Item, Learner, PerToken, Rollout};
 use super::metrics::{Metrics, sickness};
 use super::play::Round;
 use super::policy::{Policy, Shown};
@@ -34,7 +34,7 @@ use crate::checkpoint::{self, Files};
 use crate::datasets::{Dialogue, KnownFacts, TurnFacts, locomo, synthetic};
 use crate::error::{Error, Result};
 use crate::generation::{Cancel, Sampling};
-use crate::random::Random;
+use crate::random::{Random, keyed};
 use crate::training::events::Events;
 use crate::training::lora::Lora;
 use crate::training::network::Layout;
@@ -84,6 +84,30 @@ pub(super) struct Actor<'a> {
     pub(super) reference: &'a [f32],
     /// The learning rate of this step.
     pub(super) learning_rate: f32,
+    /// What an adapter's dropout depends on in this step.
+    pub(super) key: u64,
+}
+
+impl Actor<'_> {
+    /// [`Learner::gradient`] for the `number`-th move.
+    pub(super) fn gradient<'l>(
+        &self,
+        learner: &'l mut Learner,
+        items: &[Item],
+        slopes: &PerToken,
+        bonuses: &[f32],
+        number: u64,
+    ) -> Result<(&'l [f32], f64)> {
+        let dropped = self.lora.as_ref().and_then(|(lora, _)| {
+            let adapter = lora.dropped(keyed(self.key, &[number]))?;
+            Some((adapter, [&self.parameters[..], &lora.values].concat()))
+        });
+        let (adapter, parameters) = match &dropped {
+            Some((adapter, parameters)) => (Some(adapter), parameters),
+            None => (None, &*self.parameters),
+        };
+        learner.gradient(self.layout, parameters, items, slopes, (bonuses, adapter))
+    }
 }
 
 /// Moves the policy along a gradient for the `number`-th time; the gradient's length before it was clipped.
@@ -402,6 +426,7 @@ impl Run<'_> {
             lora: self.lora.as_mut().map(|lora| (lora, &self.base[..])),
             reference: &phase.reference,
             learning_rate: learning_rate as f32,
+            key: keyed(config.seed, &[0xd709, phase.place as u64]),
         };
         match &mut phase.critic {
             None => {

@@ -199,7 +199,7 @@ fn a_gradient_is_the_same_in_parts_as_at_once() {
     let gradient = |threads, most, slopes: &PerToken| {
         let mut learner = Learner::new(threads, most, 1.3);
         let (gradient, norm) =
-            learner.gradient(&policy.layout, &parameters, &items, slopes, &bonuses).unwrap();
+            learner.gradient(&policy.layout, &parameters, &items, slopes, (&bonuses, None)).unwrap();
         (gradient.to_vec(), norm)
     };
     let (at_once, norm) = gradient(1, usize::MAX, &slopes);
@@ -361,7 +361,10 @@ fn a_run_of_grpo_is_its_seed_however_often_it_is_stopped() {
 fn a_run_of_ppo_is_its_seed_however_often_it_is_stopped() {
     // An adapter learns, and is part of what is resumed.
     let target_modules = ["q_proj", "down_proj"].map(str::to_owned).to_vec();
-    a_run_is_its_seed(Method::Ppo, Some(LoraConfig { r: 4, lora_alpha: 32.0, target_modules }));
+    a_run_is_its_seed(
+        Method::Ppo,
+        Some(LoraConfig { r: 4, lora_alpha: 32.0, target_modules, lora_dropout: 0.1 }),
+    );
 }
 
 #[test]
