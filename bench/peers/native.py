@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OWN = ROOT / "target/native/release/memory-r1"
 CANDLE = ROOT / "target/peers/release/candle-peer"
 PROMPT, NEW = 128, 24
-# Ours, and candle's nearest: ggml's blocks are of 32 values, ours of 64.
+# Ours, for all matrices, and candle's nearest: ggml's blocks are of 32 values, ours of 64.
 FORMATS = {"f32": "f32", "f16": "f16", "q8": "q8_0", "q4": "q4_0"}
 MEASURES = ("prefill_tokens_per_second", "decode_tokens_per_second")
 
@@ -39,7 +39,7 @@ def main():
     with tempfile.TemporaryDirectory() as packed:
         for ours, theirs in FORMATS.items():
             model = Path(packed) / ours
-            result(OWN, "pack", "--model", folder, "--quantize", ours, "--licence", "none", "--out", model, "--json")
+            result(OWN, "pack", "--model", folder, "--quantize", ours, "--embedding", ours, "--licence", "none", "--out", model, "--json")
             pairs = []
             for _ in range(rounds):
                 pairs.append((own(model), result(CANDLE, folder, theirs, PROMPT, NEW, 3)))

@@ -188,15 +188,16 @@ fn quantised_bundles_open_and_lie_as_ever() {
     for (quantization, embedding, fingerprint) in [
         (q8, None, "d3aca0e8fd3192800691fde379ea3b3da23fced9683e31e0de8424821b236bed"),
         (q6, Some(q6), "007d16a7627a731b02ee383ebd21e1e49b33f6cf4de89f8d39ab7cd572ab4adb"),
-        (q4, None, "26f2b32aa981bc855d4e5955b3b8f5d2721951ee206dce78f60d4d266c60f41d"),
-        (q4, Some(q8), "c8054d0fd6b0b55aea2c9b954285663a0a6009de2efbd86dc7f5027370bdf0ec"),
+        (q4, Some(q4), "26f2b32aa981bc855d4e5955b3b8f5d2721951ee206dce78f60d4d266c60f41d"),
+        (q4, None, "c8054d0fd6b0b55aea2c9b954285663a0a6009de2efbd86dc7f5027370bdf0ec"),
     ] {
         let options = PackOptions { quantization, embedding_quantization: embedding, ..options() };
         let files = block_on(pack::<Flex>(&committed(), &options, None, &FlexDevice)).unwrap();
         let model = load(&files).unwrap();
         let manifest = model.manifest().unwrap();
         assert_eq!(manifest.quantization, quantization);
-        assert_eq!(manifest.embedding_quantization, embedding.filter(|own| *own != quantization));
+        let own = embedding.unwrap_or(if quantization == q4 { q8 } else { quantization });
+        assert_eq!(manifest.embedding_quantization, (own != quantization).then_some(own));
         let difference = block_on(model.self_check()).unwrap().unwrap();
         assert!(difference < 1e-4, "{quantization}: {difference}");
         assert_eq!(model.info().fingerprint, fingerprint, "{quantization}, embeddings {embedding:?}");

@@ -21,7 +21,7 @@ pub struct PackOptions {
     pub name: String,
     /// How the weights are to lie on disk.
     pub quantization: Quantization,
-    /// How the tables of embeddings are to lie there; as the other weights where it is `None`.
+    /// How the tables of embeddings are to lie there; [`Quantization::of_embeddings`] where it is `None`.
     pub embedding_quantization: Option<Quantization>,
     /// `compact` or `instruct`.
     pub prompt_family: String,
@@ -63,7 +63,7 @@ impl PackOptions {
         Self {
             name: manifest.name.clone(),
             quantization: manifest.quantization,
-            embedding_quantization: manifest.embedding_quantization,
+            embedding_quantization: Some(manifest.embedding_quantization.unwrap_or(manifest.quantization)),
             prompt_family: manifest.prompt_family.clone(),
             context_length: Some(manifest.context_length),
             candidates_per_speaker: manifest.candidates_per_speaker,
@@ -75,12 +75,14 @@ impl PackOptions {
         }
     }
 
-    /// How parameters of one kind are to lie on disk.
+    /// How the tables of embeddings are to lie on disk.
+    fn embeddings(&self) -> Quantization {
+        self.embedding_quantization.unwrap_or(self.quantization.of_embeddings())
+    }
+
+    /// How parameters of one kind are.
     fn format(&self, kind: ParameterKind) -> Quantization {
-        match kind {
-            ParameterKind::Embedding => self.embedding_quantization.unwrap_or(self.quantization),
-            _ => self.quantization,
-        }
+        if kind == ParameterKind::Embedding { self.embeddings() } else { self.quantization }
     }
 }
 
@@ -137,7 +139,7 @@ pub async fn pack<B: Kernels>(
         name: options.name.clone(),
         architecture: config.family.architecture().to_owned(),
         quantization: options.quantization,
-        embedding_quantization: options.embedding_quantization.filter(|own| *own != options.quantization),
+        embedding_quantization: Some(options.embeddings()).filter(|own| *own != options.quantization),
         files: files.iter().map(entry).collect::<Result<_>>()?,
         prompt_family: options.prompt_family.clone(),
         context_length: options.context_length.map_or(longest, |length| length.min(longest)),

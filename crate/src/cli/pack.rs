@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     /// How the weights are written (`memory-r1 eval quantization` prints what it costs).
     #[arg(long, value_enum, value_name = "FORMAT")]
     quantize: Precision,
-    /// How the tables of embeddings are written, where not as the other weights.
+    /// How the tables of embeddings are written; without it as the other weights, but beside q4 in q8.
     #[arg(long, value_enum, value_name = "FORMAT")]
     embedding: Option<Precision>,
     /// A bundle with the same tokenizer whose extractor, or else its model, takes the facts out of turns.

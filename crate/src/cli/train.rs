@@ -78,7 +78,7 @@ struct ExportArguments {
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "f16")]
     quantize: Precision,
 
-    /// How the tables of embeddings are written, where not as the other weights.
+    /// How the tables of embeddings are written; without it as the other weights, but beside q4 in q8.
     #[arg(long, value_enum, value_name = "FORMAT")]
     embedding: Option<Precision>,
 }

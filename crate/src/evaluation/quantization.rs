@@ -26,14 +26,14 @@ use crate::kernels::Kernels;
 use crate::retrieval::Retriever;
 
 /// What is compared, the reference first: how weights lie on disk, and how embeddings do where
-/// they lie in another way.
+/// it is said ([`Quantization::of_embeddings`] else).
 pub const FORMATS: [(Quantization, Option<Quantization>); 6] = [
     (Quantization::F32, None),
     (Quantization::F16, None),
     (Quantization::Q8, None),
     (Quantization::Q6, None),
     (Quantization::Q4, None),
-    (Quantization::Q4, Some(Quantization::Q8)),
+    (Quantization::Q4, Some(Quantization::Q4)),
 ];
 
 /// What one format costs.
@@ -137,7 +137,7 @@ impl<D> Run<'_, D> {
         }
         let cost = FormatCost {
             quantization,
-            embedding_quantization: embedding,
+            embedding_quantization: verify(&bundle)?.and_then(|own| own.embedding_quantization),
             bytes: total(&bundle) as usize,
             weights_bytes: [WEIGHTS, EXTRACTOR_WEIGHTS]
                 .iter()

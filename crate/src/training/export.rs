@@ -32,8 +32,8 @@ They were trained further.
 
 /// Packs a model folder, or a checkpoint, of a run into `out` and returns the bundle's size in
 /// bytes. The bundle says how it was made and how many memories its agents are shown. The weights
-/// lie there in the first quantization, the tables of embeddings in the second, if there is one. Where the model
-/// is not the run's own, `made_by` are the commands that made it out of that.
+/// lie there in the first quantization, the tables of embeddings in the second, if there is one
+/// ([`Quantization::of_embeddings`] else). Where the model is not the run's own, `made_by` are the commands that made it out of that.
 pub fn export(
     config: &SftConfig,
     name: &str,
@@ -41,7 +41,6 @@ pub fn export(
     (model, made_by): (&Path, &[String]),
     out: &Path,
 ) -> Result<u64> {
-    let embedding = embedding.filter(|own| *own != quantization);
     let formats: String = [
         (quantization != Quantization::default()).then(|| format!(" --quantize {quantization}")),
         embedding.map(|own| format!(" --embedding {own}")),

@@ -4,7 +4,9 @@ use half::{bf16, f16};
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::kernels::{Format, Kernels, PackedMatrix, PackedRows};
-use crate::nn::{DecoderConfig, Family, LanguageDecoder, Llama3Scaling, ParameterSpec, Values};
+use crate::nn::{
+    DecoderConfig, Family, LanguageDecoder, Llama3Scaling, ParameterKind, ParameterSpec, Values,
+};
 use crate::random::keyed;
 
 /// Name, family, layers, width, heads, key-value heads, width of a head, width within, vocabulary.
@@ -52,8 +54,8 @@ pub fn shape(name: &str) -> Result<DecoderConfig> {
     })
 }
 
-/// A decoder of that configuration. Its weights are uniform around 0, one tensor at a time; a small one's floats lie
-/// in memory as those of a folder do.
+/// A decoder of that configuration. Its weights are uniform around 0, one tensor at a time; they lie in memory as those
+/// of a folder that was packed so: floats as they fit, the embedding beside 4 bits in 8.
 pub fn random_decoder<B: Kernels>(
     config: &DecoderConfig,
     format: Format,
@@ -62,6 +64,8 @@ pub fn random_decoder<B: Kernels>(
 ) -> Result<LanguageDecoder<B>> {
     LanguageDecoder::from_parameters(config, device, |spec| {
         let &[rows, columns] = &spec.shape[..] else { return Ok(random_values(spec, seed).into()) };
+        let is_wide = spec.kind == ParameterKind::Embedding && format == Format::Q4;
+        let format = if is_wide { Format::Q8 } else { format };
         let words = draws(spec, seed).take(rows * format.row_words(columns));
         let words = words.map(|drawn| word(drawn, format)).collect();
         let scales = vec![WIDTH / (1 << format.bits().min(8)) as f32; rows * format.row_scales(columns)];
