@@ -1,6 +1,9 @@
 // Models of a caller's own in the built demo page in headless Chromium: how fast they write, and how much memory
 // the module takes; and the search among many vectors. A line of JSON for each.
 //   node page-models.mjs FOLDER [cpu|webgpu]     a bundle's folder (see docs/benchmarks.md)
+// A model that takes more memory than it may fails: on the CPU that is its weights as they lie on disk and 64 MiB more,
+// on WebGPU its largest tensor and as much more.
+import { open, readdir } from "node:fs/promises";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { chromium } from "@playwright/test";
 import { preview } from "vite";
@@ -10,6 +13,22 @@ import config from "./playwright.config.mjs";
 const [folder, device = "cpu"] = process.argv.slice(2);
 const NEW_TOKENS = Number(process.env.NEW_TOKENS ?? 16);
 const base = folder === undefined ? undefined : new URL(`${pathToFileURL(folder).href}/`);
+
+/** How many MiB of WebAssembly memory a model may take. */
+async function memoryLimit(folder, device) {
+  const sizes = [];
+  for (const name of (await readdir(folder)).filter((name) => name.endsWith(".safetensors"))) {
+    const file = await open(new URL(name, folder));
+    const { buffer } = await file.read(Buffer.alloc(8), 0, 8, 0);
+    const length = Number(buffer.readBigUInt64LE());
+    const header = await file.read(Buffer.alloc(length), 0, length, 8);
+    await file.close();
+    const { __metadata__: _, ...tensors } = JSON.parse(header.buffer.toString());
+    sizes.push(...Object.values(tensors).map(({ data_offsets: [from, to] }) => to - from));
+  }
+  const held = device === "cpu" ? sizes.reduce((sum, size) => sum + size, 0) : Math.max(...sizes);
+  return held / 2 ** 20 + 64;
+}
 
 const files = base === undefined ? undefined : await serve(base);
 
@@ -46,7 +65,12 @@ try {
         wasm_memory_mib: all.memoryBytes / 2 ** 20,
       };
     }, asked);
+    written.wasm_memory_limit_mib = await memoryLimit(base, device);
     console.log(JSON.stringify(written));
+    if (written.wasm_memory_mib > written.wasm_memory_limit_mib) {
+      console.error("the model takes more memory than it may");
+      process.exitCode = 1;
+    }
   } else {
     const sizes = { memories: 100_000, width: 384, topK: 60, runs: 50 };
     const found = await page.evaluate(
