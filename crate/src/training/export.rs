@@ -33,7 +33,8 @@ They were trained further.
 /// Packs a model folder, or a checkpoint, of a run into `out` and returns the bundle's size in
 /// bytes. The bundle says how it was made and how many memories its agents are shown. The weights
 /// lie there in the first quantization, the tables of embeddings in the second, if there is one
-/// ([`Quantization::of_embeddings`] else). Where the model is not the run's own, `made_by` are the commands that made it out of that.
+/// ([`Quantization::of_embeddings`] else). Where the model is not the run's own, `made_by` are the commands that made it
+/// out of that.
 pub fn export(
     config: &SftConfig,
     name: &str,

@@ -120,23 +120,14 @@ impl Adapter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::DecoderConfig;
     use crate::random::Random;
-    use crate::training::network::{Batch, Layout, Target, Workspace};
+    use crate::training::network::tests::tiny;
+    use crate::training::network::{Batch, Target, Workspace};
 
     /// Of one row the choice can be put into the weights: `B A` whose columns are 0 where it drops, and larger elsewhere.
     #[test]
     fn of_one_row_dropout_is_another_weight() {
-        let config = DecoderConfig {
-            vocab_size: 23,
-            hidden_size: 12,
-            num_hidden_layers: 2,
-            head_dim: 6,
-            intermediate_size: 20,
-            max_position_embeddings: 32,
-            ..DecoderConfig::nano()
-        };
-        let layout = Layout::new(config).unwrap();
+        let layout = tiny();
         let mut random = Random::new(4, &[]);
         let base: Vec<f32> =
             layout.initialize(1).iter().map(|own| own + random.normal() as f32 * 0.3).collect();

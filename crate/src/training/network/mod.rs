@@ -31,7 +31,7 @@ mod tests {
     use crate::nn::{Decoder, DecoderConfig, Family};
     use crate::random::Random;
 
-    fn tiny() -> Layout {
+    pub(super) fn tiny() -> Layout {
         Layout::new(DecoderConfig {
             vocab_size: 23,
             hidden_size: 12,
