@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::adamw::AdamW;
 use super::examples::Task;
+use super::lora::LoraConfig;
 use super::muon::Muon;
 use super::optimizer::{Optim, Optimizer};
 use super::run_folder::RunConfig;
@@ -261,6 +262,9 @@ pub struct SftConfig {
     pub tokenizer_name_or_path: Option<PathBuf>,
     /// The network.
     pub model: DecoderConfig,
+    /// Train an adapter of the model that the run begins as, and leave the weights as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// Where its embedding begins; at random without.
     #[serde(default)]
     pub encoder: Option<EncoderConfig>,
@@ -368,6 +372,10 @@ impl SftConfig {
                 "encoder.slowness is at least 1",
             ),
             (self.data.questions_per_prompt == 0, "data.questions_per_prompt is at least 1"),
+            (
+                self.lora.is_some() && self.model_name_or_path.is_none(),
+                "lora needs model_name_or_path, whose weights stay",
+            ),
         ];
         match fault.iter().find(|(wrong, _)| *wrong) {
             Some((_, rule)) => Err(Error::invalid(format!("the training configuration: {rule}"))),
@@ -459,6 +467,7 @@ mod tests {
             ("share = 0.", "share = 1.", "freeform.share"),
             ("freeform = { ", "freeform = { answer_share = -1.0, ", "answer_share"),
             ("copies = ", "copies = 0 } # ", "freeform.copies"),
+            ("model_name_or_path = ", "lora = { r = 4 }\n# ", "lora needs model_name_or_path"),
         ] {
             let error = SftConfig::parse(&text.replacen(from, to, 1)).unwrap_err();
             assert!(error.message().contains(word), "{error}");

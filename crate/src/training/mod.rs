@@ -6,6 +6,7 @@
 //! kill at any moment and goes on bit for bit ([`RunFolder`]).
 
 mod adamw;
+mod adapted;
 mod bpe;
 mod config;
 mod dialogue_cases;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tracing::info;
 
+use super::adapted::Adapted;
 use super::bpe::TokenizerFiles;
 use super::config::{EncoderConfig, SftConfig};
 use super::dialogue_cases::cases;
@@ -40,6 +41,10 @@ const VECTOR_DIALOGUES: usize = 500;
 const LEXICON_CASES: usize = 100_000;
 /// Where a run that may stop early keeps its best model.
 const BEST: &str = "best";
+/// Where a run's adapter is, where one is trained.
+const ADAPTER: &str = "adapter";
+/// The file of a checkpoint that has the factors.
+const MORE: &str = "more";
 /// How many completions a validation writes down.
 const SAMPLES: usize = 12;
 
@@ -73,6 +78,15 @@ pub fn run(config: &SftConfig, resume: bool, stop: &Cancel) -> Result<Outcome> {
     };
     let (examples, held_out, tokenizer) = prepare(config, files, &words)?;
     layout.config.block_token_id = tokenizer.block_token_id;
+    let adapted = config.lora.as_ref().zip(config.model_name_or_path.as_deref());
+    let adapted = adapted.map(|(own, base)| -> Result<Adapted> {
+        let mut adapted = Adapted::new(&layout, own, config.seed, read_start(base, &layout)?)?;
+        if saved.is_some() {
+            adapted.restore(&mut folder.load_more(MORE)?)?;
+        }
+        Ok(adapted)
+    });
+    let adapted = adapted.transpose()?;
     let state = if let Some((state, _)) = saved {
         state
     } else {
@@ -95,7 +109,7 @@ pub fn run(config: &SftConfig, resume: bool, stop: &Cancel) -> Result<Outcome> {
     info!(step = state.step, parameters = layout.len(), "training in {}", folder.path().display());
     let order = Order::new(config, &examples);
     let rates = config.encoder.as_ref().map(|own| row_rates(own, &tokenizer.tokenizer)).transpose()?;
-    let trainer = Trainer::new(config, layout, state, rates);
+    let trainer = Trainer::new(config, layout, state, rates).adapted(adapted);
     let events = Events::create(folder.path())?;
     Run { config, folder, trainer, order, examples, held_out, tokenizer, events, eval: None }.go(stop)
 }
@@ -311,6 +325,7 @@ impl Run<'_> {
                 let best = read_model(&self.folder.path().join(BEST), layout)?;
                 self.folder.save_model("model", layout, &self.tokenizer.files, &best)?
             } else {
+                self.save_adapter()?;
                 self.save_model("model")?
             }
         } else {
@@ -329,6 +344,7 @@ impl Run<'_> {
         };
         if best.loss.is_none_or(|bits| loss < f64::from_bits(bits)) {
             *best = Best { loss: Some(loss.to_bits()), since: 0 };
+            self.save_adapter()?;
             self.save_model(BEST)?;
         } else {
             best.since += 1;
@@ -341,9 +357,20 @@ impl Run<'_> {
         self.folder.save_model(name, self.trainer.layout(), &self.tokenizer.files, parameters)
     }
 
+    /// Writes the adapter, where one is trained, as a folder that PEFT loads.
+    fn save_adapter(&self) -> Result<()> {
+        match (self.trainer.adapter(), &self.config.model_name_or_path) {
+            (Some(adapted), Some(base)) => {
+                adapted.lora.save(&self.folder.path().join(ADAPTER), &base.display().to_string())
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn save(&self) -> Result<PathBuf> {
-        let keep = self.config.save_total_limit;
-        self.folder.save(self.trainer.layout(), &self.tokenizer.files, self.trainer.state(), ("", &[]), keep)
+        let (keep, trainer) = (self.config.save_total_limit, &self.trainer);
+        let more: Vec<_> = trainer.adapter().into_iter().flat_map(Adapted::parts).collect();
+        self.folder.save(trainer.layout(), &self.tokenizer.files, trainer.state(), (MORE, &more), keep)
     }
 
     fn report(&mut self, bar: &ProgressBar, mut window: Window) -> Result<()> {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::adapted::Adapted;
 use super::config::{LossWeights, SftConfig};
 use super::examples::{Branch, Example, Task};
-use super::network::{Batch, Dropout, Layout, Target, Workspace};
+use super::network::{Adapter, Batch, Dropout, Layout, Target, Workspace};
 use super::optimizer::Step;
 use super::run_folder::TrainerState;
 use crate::error::{Error, Result};
@@ -145,6 +146,8 @@ pub struct Trainer {
     workers: Vec<Worker>,
     /// The learning rate of each token's row, in learning rates; none where all rows move always.
     row_rates: Option<Vec<f32>>,
+    /// The adapter, where it alone learns.
+    adapted: Option<Adapted>,
 }
 
 impl Trainer {
@@ -154,7 +157,19 @@ impl Trainer {
         let worker =
             |_| Worker { workspace: Workspace::new(config.gradient_checkpointing), ..Worker::default() };
         let workers = (0..config.threads).map(worker).collect();
-        Self { layout, config: config.clone(), state, workers, row_rates }
+        Self { layout, config: config.clone(), state, workers, row_rates, adapted: None }
+    }
+
+    /// The same, of which only an adapter learns: AdamW moves its factors.
+    #[must_use]
+    pub(super) fn adapted(mut self, adapted: Option<Adapted>) -> Self {
+        self.adapted = adapted;
+        self
+    }
+
+    /// The adapter that learns, where one does.
+    pub(super) fn adapter(&self) -> Option<&Adapted> {
+        self.adapted.as_ref()
     }
 
     /// The state between steps.
@@ -194,6 +209,12 @@ impl Trainer {
         let scale = (self.config.max_grad_norm / norm.max(self.config.max_grad_norm)) as f32;
         let rate = self.config.learning_rate_at(self.state.step) as f32;
         let (state, gradient) = (&mut self.state, &self.workers[0].gradient);
+        if let Some(adapted) = &mut self.adapted {
+            let optimizer = self.config.optimizer();
+            let how = (&optimizer.adamw, self.config.max_grad_norm);
+            let norm = adapted.step(&mut state.parameters, gradient, how, state.step, rate);
+            return Ok(StepReport { tally, grad_norm: norm, tokens });
+        }
         let rows = self.row_rates.as_ref().map(|rates| touched(examples, rates));
         self.config.optimizer().step(Step {
             layout: &self.layout,
@@ -241,12 +262,16 @@ impl Trainer {
         predictions: Option<&mut Vec<Prediction>>,
     ) -> Result<Tally> {
         let shares = self.shares(examples);
-        let (layout, parameters) = (&self.layout, &self.state.parameters[..]);
-        let most = self.config.micro_batch_tokens;
-        let dropout = total.filter(|_| self.config.dropout > 0.0).map(|_| Dropout {
-            rate: self.config.dropout as f32,
-            key: keyed(self.config.seed, &[DROPOUT, self.state.step]),
-        });
+        let (layout, most) = (&self.layout, self.config.micro_batch_tokens);
+        let key = keyed(self.config.seed, &[DROPOUT, self.state.step]);
+        let rate = self.config.dropout as f32;
+        let dropout = total.filter(|_| rate > 0.0).map(|_| Dropout { rate, key });
+        let adapted = total.and(self.adapted.as_ref());
+        let dropped = adapted.and_then(|own| own.dropped(&self.state.parameters, key));
+        let (adapter, parameters) = match &dropped {
+            Some((adapter, parameters)) => (Some(adapter), &parameters[..]),
+            None => (None, &self.state.parameters[..]),
+        };
         let results: Vec<Result<(Tally, Vec<Prediction>)>> = std::thread::scope(|scope| {
             let threads: Vec<_> = self
                 .workers
@@ -254,7 +279,8 @@ impl Trainer {
                 .zip(&shares)
                 .map(|(worker, share)| {
                     scope.spawn(move || {
-                        worker.run(layout, parameters, examples, share, weights, total, most, dropout)
+                        let dropped = (dropout, adapter);
+                        worker.run(layout, parameters, examples, share, weights, total, most, dropped)
                     })
                 })
                 .collect();
@@ -303,11 +329,11 @@ impl Worker {
         weights: &LossWeights,
         total: Option<f64>,
         most: usize,
-        dropout: Option<Dropout>,
+        (dropout, adapter): (Option<Dropout>, Option<&Adapter>),
     ) -> Result<(Tally, Vec<Prediction>)> {
         if total.is_some() {
             self.gradient.clear();
-            self.gradient.resize(layout.len(), 0.0);
+            self.gradient.resize(parameters.len(), 0.0);
         }
         let (mut tally, mut predictions) = (Tally::default(), Vec::new());
         let mut rest = share;
@@ -324,6 +350,7 @@ impl Worker {
             }
             // Each example is in one batch only, so its place tells the batches of a step apart.
             self.batch.dropout = dropout.map(|own| Dropout { key: keyed(own.key, &[rest[0] as u64]), ..own });
+            self.batch.adapter = adapter.map(|own| own.keyed(&[rest[0] as u64]));
             let losses = self.workspace.forward(layout, parameters, &self.batch)?;
             if let Some(total) = total {
                 let scale = 1.0 / total;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::dropout::{Dropout, Part};
 use super::layout::NamedTensor;
 use super::math::{Into, View, matmul};
+use crate::random::keyed;
 
 /// The places of two factors: the matrix that they adapt, and where `A` and `B` begin among all factors.
 #[derive(Clone, Debug)]
@@ -38,6 +39,13 @@ pub struct Adapter {
 }
 
 impl Adapter {
+    /// The same with choices that depend on these numbers too.
+    #[must_use]
+    pub fn keyed(&self, numbers: &[u64]) -> Self {
+        let key = keyed(self.dropout.key, numbers);
+        Self { dropout: Dropout { key, ..self.dropout }, ..self.clone() }
+    }
+
     /// The pairs of the matrices in a weight, their numbers, and the row of the weight at which each begins.
     fn within(
         &self,
@@ -121,13 +129,18 @@ impl Adapter {
 mod tests {
     use super::*;
     use crate::random::Random;
-    use crate::training::network::tests::tiny;
-    use crate::training::network::{Batch, Target, Workspace};
+    use crate::training::network::tests::{tiny, tiny_bert};
+    use crate::training::network::{Batch, Layout, Target, Workspace};
 
     /// Of one row the choice can be put into the weights: `B A` whose columns are 0 where it drops, and larger elsewhere.
     #[test]
     fn of_one_row_dropout_is_another_weight() {
-        let layout = tiny();
+        for layout in [tiny(), tiny_bert()] {
+            one_row(&layout);
+        }
+    }
+
+    fn one_row(layout: &Layout) {
         let mut random = Random::new(4, &[]);
         let base: Vec<f32> =
             layout.initialize(1).iter().map(|own| own + random.normal() as f32 * 0.3).collect();
@@ -161,7 +174,7 @@ mod tests {
         let logprobs = |parameters: &[f32], adapter: Option<Adapter>| {
             let mut batch = Batch { adapter, ..Batch::default() };
             batch.push(&[5], (0..23).map(|token| Target { row: 0, token, weight: 1.0 }));
-            Workspace::default().forward(&layout, parameters, &batch).unwrap().logprobs
+            Workspace::default().forward(layout, parameters, &batch).unwrap().logprobs
         };
         let own = logprobs(&[merged(false), factors.clone()].concat(), Some(adapter));
         let far = |other: Vec<f32>| own.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

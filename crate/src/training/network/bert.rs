@@ -5,22 +5,7 @@ use super::dropout::Part;
 use super::forward::{Activations, Batch, Tree, Workspace, attention, room, sum_rows};
 use super::layout::{BertBlock, BertParts, Layout, Norm};
 use super::linear::Linear;
-use super::math::{Into, gelu, gelu_backward, layer_norm, layer_norm_backward, wide};
-
-/// `out = input weight^T + bias`, where the weight at `weight` is `[rows, cols]`.
-fn dense(
-    parameters: &[f32],
-    (weight, bias): (usize, usize),
-    [rows, cols]: [usize; 2],
-    input: &[f32],
-    out: &mut [f32],
-) {
-    for row in out.chunks_exact_mut(rows) {
-        row.copy_from_slice(&parameters[bias..][..rows]);
-    }
-    let linear = Linear { parameters, n: out.len() / rows, adapter: None };
-    linear.forward(out, Into::Add, weight, [rows, cols], input);
-}
+use super::math::{gelu, gelu_backward, layer_norm, layer_norm_backward, wide};
 
 /// Adds `from` to `to`, element by element.
 fn add(to: &mut [f32], from: &[f32]) {
@@ -110,27 +95,23 @@ impl Workspace {
         let config = &layout.config;
         let (hidden, inner, eps) = (config.hidden_size, config.intermediate_size, config.rms_norm_eps as f32);
         let n = batch.tokens.len();
-        dense(
-            parameters,
-            (at.qkv, at.qkv_bias),
-            [3 * hidden, hidden],
-            &a.x,
-            room(&mut a.qkv, n * 3 * hidden),
-        );
+        let linear = Linear { parameters, n, adapter: batch.adapter.as_ref() };
+        let qkv = room(&mut a.qkv, n * 3 * hidden);
+        linear.with_bias(qkv, (at.qkv, at.qkv_bias), [3 * hidden, hidden], &a.x);
         attention(layout, &batch.trees, a);
         batch.drop(&mut a.mixed, a.layer, Part::Mixed);
         let sum = room(&mut self.dmixed, n * hidden);
-        dense(parameters, (at.output, at.output_bias), [hidden, hidden], &a.mixed, sum);
+        linear.with_bias(sum, (at.output, at.output_bias), [hidden, hidden], &a.mixed);
         add(sum, &a.x);
         let (hat, inverse) = (room(&mut a.normed1, n * hidden), room(&mut a.inverse1, n));
         layer_norm(room(&mut a.middle, n * hidden), hat, inverse, sum, at.norm1.of(parameters, hidden), eps);
 
         let wide_rows = room(&mut a.gate_up, n * inner);
-        dense(parameters, (at.up, at.up_bias), [inner, hidden], &a.middle, wide_rows);
+        linear.with_bias(wide_rows, (at.up, at.up_bias), [inner, hidden], &a.middle);
         gelu(room(&mut a.gated, n * inner), wide_rows);
         batch.drop(&mut a.gated, a.layer, Part::Gated);
         let sum = room(&mut self.dmixed, n * hidden);
-        dense(parameters, (at.down, at.down_bias), [hidden, inner], &a.gated, sum);
+        linear.with_bias(sum, (at.down, at.down_bias), [hidden, inner], &a.gated);
         add(sum, &a.middle);
         let (hat, inverse) = (room(&mut a.normed2, n * hidden), room(&mut a.inverse2, n));
         layer_norm(room(out, n * hidden), hat, inverse, sum, at.norm2.of(parameters, hidden), eps);
@@ -151,7 +132,7 @@ impl Workspace {
         let config = &layout.config;
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let n = batch.tokens.len();
-        let linear = Linear { parameters, n, adapter: None };
+        let linear = Linear { parameters, n, adapter: batch.adapter.as_ref() };
         // Through the second norm, the feed-forward part, and the sum with what it read.
         let dsum = room(&mut self.dnormed, n * hidden);
         norm_backward(at.norm2, parameters, gradient, dsum, dx, (&a.normed2, &a.inverse2));
@@ -180,7 +161,9 @@ impl Workspace {
     pub(super) fn bert_head(&mut self, layout: &Layout, parts: &BertParts, parameters: &[f32], count: usize) {
         let hidden = layout.config.hidden_size;
         let before = room(&mut self.head_before, count * hidden);
-        dense(parameters, (parts.transform, parts.transform_bias), [hidden, hidden], &self.picked, before);
+        let linear = Linear { parameters, n: count, adapter: None };
+        let weight = (parts.transform, parts.transform_bias);
+        linear.with_bias(before, weight, [hidden, hidden], &self.picked);
         gelu(room(&mut self.dpicked, count * hidden), before);
         let (hat, inverse) = (room(&mut self.head_hat, count * hidden), room(&mut self.inverse, count));
         let (norm, eps) = (parts.transform_norm.of(parameters, hidden), layout.config.rms_norm_eps as f32);

@@ -421,10 +421,7 @@ impl Workspace {
         let (normed, inverse) = (room(&mut a.normed1, n * hidden), room(&mut a.inverse1, n));
         rms_norm(normed, inverse, &a.x, &parameters[at.input_norm..][..hidden], eps);
         let qkv = room(&mut a.qkv, n * qkv_width);
-        for row in qkv.chunks_exact_mut(qkv_width) {
-            row.copy_from_slice(&parameters[at.qkv_bias..][..qkv_width]);
-        }
-        linear.forward(qkv, Into::Add, at.qkv, [qkv_width, hidden], &a.normed1);
+        linear.with_bias(qkv, (at.qkv, at.qkv_bias), [qkv_width, hidden], &a.normed1);
         let (qk, head) = (query + layout.key_width(), config.head_dim);
         self.rotate_all(qkv, &batch.trees, qkv_width, qk, head, 1.0);
         attention(layout, &batch.trees, a);

@@ -26,6 +26,20 @@ impl<'a> Linear<'a> {
         }
     }
 
+    /// Writes the product with a weight, and its bias added.
+    pub(super) fn with_bias(
+        &self,
+        out: &mut [f32],
+        (weight, bias): (usize, usize),
+        dims: [usize; 2],
+        input: &[f32],
+    ) {
+        for row in out.chunks_exact_mut(dims[0]) {
+            row.copy_from_slice(&self.parameters[bias..][..dims[0]]);
+        }
+        self.forward(out, Into::Add, weight, dims, input);
+    }
+
     /// Adds the gradient of the weight at `start` and writes that of the input.
     pub(super) fn backward(
         &self,

@@ -45,7 +45,7 @@ mod tests {
         .unwrap()
     }
 
-    fn tiny_bert() -> Layout {
+    pub(super) fn tiny_bert() -> Layout {
         let config = DecoderConfig {
             family: Family::Bert,
             num_attention_heads: 2,

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use super::trajectory::Trajectory;
 use crate::error::{Error, Result};
 use crate::generation::Bitset;
-use crate::random::keyed;
-use crate::training::network::{Adapter, Batch, Choices, Dropout, Layout, Target, Tree, Workspace};
+use crate::training::network::{Adapter, Batch, Choices, Layout, Target, Tree, Workspace};
 
 /// The tokens that a completion's were chosen from, by their places.
 pub type Sets = Vec<(usize, Option<Arc<Bitset>>)>;
@@ -167,10 +166,7 @@ impl Learner {
         self.each(items, &part, parameters.len(), |workspace, batch, own, gradient| {
             // Every batch has a choice of its own.
             let first = own.first().map_or([0, 0], |(row, token)| [*row as u64, *token as u64]);
-            batch.adapter = adapter.map(|own| Adapter {
-                dropout: Dropout { key: keyed(own.dropout.key, &first), ..own.dropout },
-                ..own.clone()
-            });
+            batch.adapter = adapter.map(|own| own.keyed(&first));
             workspace.forward(layout, parameters, batch)?;
             // The network's coefficients are those of negative log-probabilities.
             let coefficients: Vec<f32> =

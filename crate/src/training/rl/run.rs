@@ -35,8 +35,9 @@ use crate::datasets::{Dialogue, KnownFacts, TurnFacts, locomo, synthetic};
 use crate::error::{Error, Result};
 use crate::generation::{Cancel, Sampling};
 use crate::random::{Random, keyed};
+use crate::training::adapted::Adapted;
 use crate::training::events::Events;
-use crate::training::lora::Lora;
+use crate::training::lora::LoraConfig;
 use crate::training::network::Layout;
 use crate::training::optimizer::{Moments, Step};
 use crate::training::run_folder::{RunFolder, TrainerState, read_files, read_model, write_atomically};
@@ -78,8 +79,8 @@ pub(super) struct Actor<'a> {
     pub(super) parameters: &'a mut Vec<f32>,
     /// The optimiser's memory.
     pub(super) moments: &'a mut Moments,
-    /// Where only an adapter learns, that, and the weights without it.
-    pub(super) lora: Option<(&'a mut Lora, &'a [f32])>,
+    /// The adapter, where it alone learns.
+    pub(super) adapted: Option<&'a mut Adapted>,
     /// The weights of the reference.
     pub(super) reference: &'a [f32],
     /// The learning rate of this step.
@@ -98,10 +99,8 @@ impl Actor<'_> {
         bonuses: &[f32],
         number: u64,
     ) -> Result<(&'l [f32], f64)> {
-        let dropped = self.lora.as_ref().and_then(|(lora, _)| {
-            let adapter = lora.dropped(keyed(self.key, &[number]))?;
-            Some((adapter, [&self.parameters[..], &lora.values].concat()))
-        });
+        let adapted = self.adapted.as_ref();
+        let dropped = adapted.and_then(|own| own.dropped(self.parameters, keyed(self.key, &[number])));
         let (adapter, parameters) = match &dropped {
             Some((adapter, parameters)) => (Some(adapter), parameters),
             None => (None, &*self.parameters),
@@ -120,13 +119,10 @@ pub(super) fn move_actor(
     if !norm.is_finite() {
         return Err(Error::invalid(format!("the gradient's norm is {norm}; lower learning_rate")));
     }
-    if let Some((lora, base)) = &mut actor.lora {
-        let own = lora.gradient(gradient);
-        let norm = own.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
-        let scale = (config.max_grad_norm / norm.max(config.max_grad_norm)) as f32;
-        lora.step(&config.optimizer().adamw, &own, number, (actor.learning_rate, scale));
-        *actor.parameters = lora.merge(base);
-        return Ok(norm);
+    if let Some(adapted) = &mut actor.adapted {
+        let (optimizer, rate) = (config.optimizer(), actor.learning_rate);
+        let how = (&optimizer.adamw, config.max_grad_norm);
+        return Ok(adapted.step(actor.parameters, gradient, how, number, rate));
     }
     let scale = (config.max_grad_norm / norm.max(config.max_grad_norm)) as f32;
     config.optimizer().step(Step {
@@ -157,17 +153,11 @@ pub fn run(method: Method, config: &RlConfig, resume: bool, stop: &Cancel) -> Re
     // Everything that can be missing is there: only now is a folder taken.
     let folder = open.map_or_else(|| RunFolder::create(config), Ok)?;
     let saved = if resume { folder.load_latest(&policy.layout)? } else { None };
-    let mut lora = config.lora.as_ref().map(|own| Lora::new(&policy.layout, own, config.seed)).transpose()?;
-    let base = if lora.is_some() { parameters.clone() } else { Vec::new() };
+    let adapted = |own: &LoraConfig| Adapted::new(&policy.layout, own, config.seed, parameters.clone());
+    let mut adapted = config.lora.as_ref().map(adapted).transpose()?;
     let state = if let Some((state, _)) = saved {
-        if let Some(lora) = &mut lora {
-            let mut more = folder.load_more(MORE)?;
-            let mut take = |name: &str| {
-                let found = more.remove(name).filter(|own| own.len() == lora.values.len());
-                found.ok_or_else(|| Error::internal(format!("the checkpoint has no {name}")))
-            };
-            let (values, mean, square) = (take("lora")?, take("lora_mean")?, take("lora_square")?);
-            (lora.values, lora.moments) = (values, Moments { mean, square });
+        if let Some(adapted) = &mut adapted {
+            adapted.restore(&mut folder.load_more(MORE)?)?;
         }
         state
     } else {
@@ -192,8 +182,7 @@ pub fn run(method: Method, config: &RlConfig, resume: bool, stop: &Cancel) -> Re
         served: served.transpose()?,
         learner,
         state,
-        lora,
-        base,
+        adapted,
         kl_weight,
         metrics,
         events,
@@ -215,9 +204,8 @@ struct Run<'a> {
     served: Option<Served>,
     learner: Learner,
     state: TrainerState,
-    lora: Option<Lora>,
-    /// The weights without the adapter, where there is one.
-    base: Vec<f32>,
+    /// The adapter, where it alone learns.
+    adapted: Option<Adapted>,
     kl_weight: f64,
     metrics: Metrics,
     events: Events,
@@ -279,9 +267,9 @@ impl Run<'_> {
         let (step, finished) = (self.state.step, self.state.step == last);
         let path = if finished {
             bar.finish();
-            if let Some(lora) = &self.lora {
+            if let Some(adapted) = &self.adapted {
                 let base = self.config.model_name_or_path.display().to_string();
-                lora.save(&self.folder.path().join("adapter"), &base)?;
+                adapted.lora.save(&self.folder.path().join("adapter"), &base)?;
             }
             self.save_model("model")?
         } else {
@@ -302,11 +290,7 @@ impl Run<'_> {
             more.extend(critic.parts());
             more.push(("kl_weight", &weight));
         }
-        if let Some(lora) = &self.lora {
-            more.push(("lora", &lora.values));
-            more.push(("lora_mean", &lora.moments.mean));
-            more.push(("lora_square", &lora.moments.square));
-        }
+        more.extend(self.adapted.iter().flat_map(Adapted::parts));
         let (layout, files) = (&self.policy.layout, &self.policy.files);
         self.folder.save(layout, files, &self.state, (MORE, &more), self.config.save_total_limit)
     }
@@ -318,8 +302,8 @@ impl Run<'_> {
         let (reference, critic) = if step == 1 {
             self.save_model(&name)?;
             self.state.moments = Moments::new(self.policy.layout.len());
-            if let Some(lora) = &mut self.lora {
-                lora.moments = Moments::new(lora.values.len());
+            if let Some(adapted) = &mut self.adapted {
+                adapted.forget();
             }
             self.kl_weight = f64::from(self.config.ppo.kl_coef as f32);
             let critic = (self.method == Method::Ppo)
@@ -423,7 +407,7 @@ impl Run<'_> {
             layout: &self.policy.layout,
             parameters: &mut self.state.parameters,
             moments: &mut self.state.moments,
-            lora: self.lora.as_mut().map(|lora| (lora, &self.base[..])),
+            adapted: self.adapted.as_mut(),
             reference: &phase.reference,
             learning_rate: learning_rate as f32,
             key: keyed(config.seed, &[0xd709, phase.place as u64]),
@@ -460,8 +444,8 @@ impl Run<'_> {
 
     /// Tells the server that plays the adapter as it is now.
     fn publish(&mut self, stop: &Cancel) -> Result<()> {
-        match (&mut self.served, &self.lora) {
-            (Some(served), Some(lora)) => {
+        match (&mut self.served, &self.adapted) {
+            (Some(served), Some(Adapted { lora, .. })) => {
                 served.publish(lora, &self.config.model_name_or_path.display().to_string(), stop)
             }
             _ => Ok(()),

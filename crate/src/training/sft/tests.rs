@@ -2,7 +2,9 @@ use super::*;
 use crate::checkpoint::Quantization;
 use crate::generation::{Grammar, PromptFamily};
 use crate::training::examples::{Source, Task};
-use crate::training::{Curriculum, EncoderConfig, FreeformConfig, LossWeights, TaskCounts};
+use crate::training::{
+    Curriculum, EncoderConfig, FreeformConfig, LoraConfig, LossWeights, TaskCounts, merge_adapter,
+};
 
 pub(in crate::training) fn config(folder: &std::path::Path) -> SftConfig {
     let mut config = SftConfig::parse(include_str!("../../../../configs/nano.toml")).unwrap();
@@ -82,6 +84,30 @@ fn a_killed_run_goes_on_to_the_same_bits_as_one_that_was_left_alone() {
     weights[1000] ^= 1;
     files.insert("model.safetensors".to_owned(), weights.into());
     assert!(crate::checkpoint::verify(&files).is_err());
+}
+
+/// The weights under it stay; it is resumed to the bit, its dropout too; merged into them it is the run's model.
+#[test]
+fn an_adapter_learns_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let start = SftConfig { max_steps: 1, ..config(&path("start")) };
+    let base = run(&start, false, &Cancel::default()).unwrap();
+    let config = |name: &str| {
+        let target_modules = ["q_proj", "down_proj"].map(str::to_owned).to_vec();
+        let lora = LoraConfig { r: 2, lora_alpha: 4.0, target_modules, lora_dropout: 0.2 };
+        SftConfig { lora: Some(lora), model_name_or_path: Some(base.path.clone()), ..config(&path(name)) }
+    };
+    let whole = run(&config("whole"), false, &Cancel::default()).unwrap();
+    let stop = Cancel::default();
+    stop.cancel();
+    assert_eq!(run(&config("halves"), false, &stop).unwrap().step, 1);
+    assert!(!path("halves/adapter").exists());
+    let resumed = run(&config("halves"), true, &Cancel::default()).unwrap();
+    assert!(resumed.finished && weights(&whole) == weights(&resumed), "the weights differ");
+    assert!(weights(&whole) != weights(&base), "nothing was learned");
+    merge_adapter(&base.path, &path("whole/adapter"), &path("merged")).unwrap();
+    assert!(std::fs::read(path("merged/model.safetensors")).unwrap() == weights(&whole));
 }
 
 /// Prompts in two blocks through the whole run; what it writes is what a generator reads.
