@@ -65,8 +65,17 @@ pub struct Outcome {
 /// there is a checkpoint to resume from; the resumed run gives the same weights, bit for bit.
 pub fn run(config: &SftConfig, resume: bool, stop: &Cancel) -> Result<Outcome> {
     let mut layout = Layout::new(config.model.clone())?;
-    let folder = if resume { RunFolder::open(config)? } else { RunFolder::create(config)? };
-    let saved = if resume { folder.load_latest(&layout)? } else { None };
+    let open = if resume { Some(RunFolder::open(config)?) } else { None };
+    let saved = open.as_ref().map(|folder| folder.load_latest(&layout)).transpose()?.flatten();
+    let adapted = config.lora.as_ref().zip(config.model_name_or_path.as_deref());
+    let adapted = adapted.map(|(own, base)| -> Result<Adapted> {
+        let mut adapted = Adapted::new(&layout, own, config.seed, read_start(base, &layout)?)?;
+        if let Some(folder) = open.as_ref().filter(|_| saved.is_some()) {
+            adapted.restore(&mut folder.load_more(MORE)?)?;
+        }
+        Ok(adapted)
+    });
+    let adapted = adapted.transpose()?;
     let start = config.model_name_or_path.as_deref().filter(|_| saved.is_none());
     let encoder = config.encoder.as_ref().filter(|_| saved.is_none() && start.is_none());
     let encoder = encoder.map(|own| Encoder::load(&own.folder).map(|found| (own, found))).transpose()?;
@@ -76,17 +85,10 @@ pub fn run(config: &SftConfig, resume: bool, stop: &Cancel) -> Result<Outcome> {
         (None, Some(folder)) => Some(TokenizerFiles::load(folder)?),
         (None, None) => None,
     };
+    // Everything that can be missing is there: only now is a folder taken.
+    let folder = open.map_or_else(|| RunFolder::create(config), Ok)?;
     let (examples, held_out, tokenizer) = prepare(config, files, &words)?;
     layout.config.block_token_id = tokenizer.block_token_id;
-    let adapted = config.lora.as_ref().zip(config.model_name_or_path.as_deref());
-    let adapted = adapted.map(|(own, base)| -> Result<Adapted> {
-        let mut adapted = Adapted::new(&layout, own, config.seed, read_start(base, &layout)?)?;
-        if saved.is_some() {
-            adapted.restore(&mut folder.load_more(MORE)?)?;
-        }
-        Ok(adapted)
-    });
-    let adapted = adapted.transpose()?;
     let state = if let Some((state, _)) = saved {
         state
     } else {

@@ -108,6 +108,11 @@ fn an_adapter_learns_alone() {
     assert!(weights(&whole) != weights(&base), "nothing was learned");
     merge_adapter(&base.path, &path("whole/adapter"), &path("merged")).unwrap();
     assert!(std::fs::read(path("merged/model.safetensors")).unwrap() == weights(&whole));
+    // What cannot be adapted is said before anything is made.
+    let mut wrong = config("wrong");
+    wrong.lora.as_mut().unwrap().target_modules.push("lm_head".to_owned());
+    assert!(run(&wrong, false, &Cancel::default()).unwrap_err().message().contains("lm_head"));
+    assert!(!path("wrong").exists());
 }
 
 /// Prompts in two blocks through the whole run; what it writes is what a generator reads.
