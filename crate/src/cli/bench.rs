@@ -7,20 +7,23 @@ use clap::{Args, Subcommand};
 use futures_lite::future::block_on;
 use serde::Serialize;
 
+use super::device::Device;
 use super::interrupt::on_interrupt;
-use super::model::{ModelArguments, OnBackend, on_backend, read_folder};
+use super::model::{ModelArguments, OnBackend, compute, on_backend, read_folder};
 use super::output::Output;
 use super::precision::Precision;
 use super::progress::Progress;
 use crate::checkpoint::{CONFIG, Quantization, WEIGHTS, small, write_weights_file};
 use crate::error::{Error, ErrorCode, Result};
 use crate::evaluation::speed::{
-    DecodeSpeed, LoadSpeed, PrefillSpeed, RetrievalSpeed, decode, load, prefill, random_decoder,
-    random_values, retrieval, shape,
+    DecodeSpeed, LoadSpeed, PrefillSpeed, RetrievalSpeed, TrainSize, TrainSpeed, decode, load, prefill,
+    random_decoder, random_values, retrieval, shape, train,
 };
 use crate::generation::Cancel;
 use crate::kernels::{Format, Kernels};
 use crate::nn::LanguageDecoder;
+use crate::training::Precision as Passes;
+use crate::training::network::Layout;
 
 /// Speed, with the machine's own limit measured in the same run.
 #[derive(Debug, Args)]
@@ -37,6 +40,8 @@ enum What {
     Prefill(PrefillArguments),
     /// From files to a model that can be asked.
     Load(LoadArguments),
+    /// Steps of supervised training, every weight moved.
+    Train(TrainArguments),
     /// The nearest of many vectors, searched exactly.
     Retrieval(RetrievalArguments),
     /// A model's folder with random weights, in 16 bits: for `pack`, and for what cannot make them itself.
@@ -48,7 +53,7 @@ struct Subject {
     #[command(flatten)]
     model: ModelArguments,
     /// A model of this shape with random weights instead: nano, minilm-prefix, qwen2.5-0.5b,
-    /// qwen2.5-1.5b, qwen3-0.6b, llama-3.2-1b.
+    /// qwen2.5-1.5b, qwen2.5-3b, qwen3-0.6b, llama-3.2-1b.
     #[arg(long, value_name = "SHAPE", conflicts_with = "model")]
     random: Option<String>,
     /// How the random weights lie in memory: f32, f16, q8 or q4; a folder's are as they lie there.
@@ -87,6 +92,38 @@ struct PrefillArguments {
 }
 
 #[derive(Debug, Args)]
+struct TrainArguments {
+    /// The model's shape, with random weights: nano, minilm-prefix, qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-3b, qwen3-0.6b,
+    /// llama-3.2-1b.
+    #[arg(long, value_name = "SHAPE", default_value = "nano")]
+    random: String,
+    /// The seed of the weights.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Where it computes; with several GPUs, each takes its share of the sequences.
+    #[arg(long, value_enum, default_value_t)]
+    device: Device,
+    /// How many sequences a step has.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    sequences: usize,
+    /// How many tokens each has.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    tokens: usize,
+    /// How many threads, on the CPU.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: u16,
+    /// Multiply in bfloat16 (a GPU's).
+    #[arg(long)]
+    bf16: bool,
+    /// Compute activations again instead of keeping them.
+    #[arg(long)]
+    gradient_checkpointing: bool,
+    /// How many steps.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    runs: usize,
+}
+
+#[derive(Debug, Args)]
 struct LoadArguments {
     #[command(flatten)]
     model: ModelArguments,
@@ -116,7 +153,7 @@ struct RetrievalArguments {
 
 #[derive(Debug, Args)]
 struct RandomArguments {
-    /// The model's shape: nano, qwen2.5-0.5b, qwen2.5-1.5b, qwen3-0.6b, llama-3.2-1b.
+    /// The model's shape: nano, qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-3b, qwen3-0.6b, llama-3.2-1b.
     #[arg(long, value_name = "SHAPE")]
     shape: String,
     /// The folder whose tokenizer it has.
@@ -147,6 +184,11 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
             let work = Load { own, cancel: &cancel, output };
             let speed = on_device(&own.model, work)?;
             output.result(&speed, || loaded(&speed))
+        }
+        What::Train(own) => {
+            own.device.require()?;
+            let speed = on_backend(own.device, Train { own, cancel: &cancel, output })?;
+            output.result(&speed, || trained(&speed))
         }
         What::Retrieval(own) => {
             let sizes = (own.memories, own.width, own.top_k);
@@ -258,6 +300,31 @@ impl OnBackend for Prefill<'_> {
     }
 }
 
+struct Train<'a> {
+    own: &'a TrainArguments,
+    cancel: &'a Cancel,
+    output: &'a Output,
+}
+
+impl OnBackend for Train<'_> {
+    type Output = TrainSpeed;
+
+    fn run<B: Kernels>(self) -> Result<TrainSpeed> {
+        let (own, runs) = (self.own, self.own.runs);
+        let layout = Layout::new(shape(&own.random)?)?;
+        let mut parameters = layout.initialize(own.seed);
+        let precision = Passes { bf16: own.bf16, gradient_checkpointing: own.gradient_checkpointing };
+        let (sequences, tokens, threads) = (own.sequences, own.tokens, own.threads.into());
+        let size = TrainSize { sequences, tokens, threads, precision };
+        let mut progress = Progress::new(runs as u64);
+        let mut heard = |done: usize| progress.at(done as u64, runs as u64, "steps", self.output);
+        let compute = compute(own.device)?;
+        let speed = train::<B>(&*compute, (&layout, &mut parameters), size, runs, self.cancel, &mut heard);
+        progress.finish();
+        speed
+    }
+}
+
 struct Load<'a> {
     own: &'a LoadArguments,
     cancel: &'a Cancel,
@@ -298,6 +365,21 @@ fn prefilled(speed: &PrefillSpeed) -> String {
         speed.prompt_tokens,
         speed.prompt.p50_ms,
         speed.prompt.p95_ms,
+        speed.flops / 1e9,
+        speed.percent_of_matmul,
+        speed.matmul_flops / 1e9,
+    )
+}
+
+fn trained(speed: &TrainSpeed) -> String {
+    format!(
+        "{:.0} tokens a second, {} sequences of {} in {} parts (p50 {:.1} ms a step, {:.1} ms of it for the gradient)\n{:.1} GFLOP/s, {:.0} % of the {:.1} of a matrix product",
+        speed.tokens_per_second,
+        speed.sequences,
+        speed.sequence_tokens,
+        speed.workers,
+        speed.step.p50_ms,
+        speed.gradient.p50_ms,
         speed.flops / 1e9,
         speed.percent_of_matmul,
         speed.matmul_flops / 1e9,

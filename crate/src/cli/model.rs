@@ -22,6 +22,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::generation::{Embedder, LanguageModel, LocalEmbedder, LocalModel, no_turn};
 use crate::kernels::Kernels;
 use crate::retrieval::Retriever;
+use crate::training::{Compute, Cpu, Devices};
 
 /// The variable that names a model's folder.
 const VARIABLE: &str = "MEMORY_R1_MODEL";
@@ -148,6 +149,22 @@ pub(in crate::cli) fn on_backend<W: OnBackend>(device: Device, work: W) -> Resul
         #[allow(unreachable_patterns)]
         _ => Err(Error::internal("a device without its backend")),
     }
+}
+
+/// What training computes with.
+pub(in crate::cli) fn compute(device: Device) -> Result<Box<dyn Compute>> {
+    struct All;
+
+    impl OnBackend for All {
+        type Output = Box<dyn Compute>;
+
+        fn run<B: Kernels>(self) -> Result<Self::Output> {
+            Ok(Box::new(Devices::<B>::all()))
+        }
+    }
+
+    device.require()?;
+    if device == Device::Cpu { Ok(Box::new(Cpu)) } else { on_backend(device, All) }
 }
 
 /// The sentence encoder of a folder.

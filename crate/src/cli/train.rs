@@ -6,13 +6,15 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
+use super::device::Device;
+use super::model::compute;
 use super::output::Output;
 use super::precision::Precision;
 use crate::checkpoint::Quantization;
 use crate::error::{Error, ErrorCode, Result};
 use crate::generation::Cancel;
 use crate::training::rl::{self, RlConfig};
-use crate::training::{RunConfig, SftConfig, export, merge_adapter, run as train};
+use crate::training::{RunConfig, SftConfig, export, merge_adapter, run_on as train};
 
 /// Trains a model.
 #[derive(Debug, Args)]
@@ -98,6 +100,11 @@ struct RunArguments {
     /// Another run folder than the configuration's.
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
+
+    /// Where it computes: with several GPUs, each has the model and a share of every batch (CUDA_VISIBLE_DEVICES says
+    /// which there are).
+    #[arg(long, value_enum, default_value_t)]
+    device: Device,
 }
 
 pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
@@ -160,7 +167,8 @@ fn sft(arguments: &RunArguments, output: &mut Output) -> Result<()> {
     if let Some(folder) = &arguments.output_dir {
         config.output_dir.clone_from(folder);
     }
-    let outcome = train(&config, arguments.resume, &listen()?)?;
+    let compute = compute(arguments.device)?;
+    let outcome = train(&*compute, &config, arguments.resume, &listen()?)?;
     let (eval_loss, eval_exact_match) = outcome.eval.unzip();
     let value = json!({
         "step": outcome.step,
@@ -177,7 +185,8 @@ fn reinforce(method: rl::Method, arguments: &RunArguments, output: &mut Output) 
     if let Some(folder) = &arguments.output_dir {
         config.output_dir.clone_from(folder);
     }
-    let outcome = rl::run(method, &config, arguments.resume, &listen()?)?;
+    let compute = compute(arguments.device)?;
+    let outcome = rl::run_on(&*compute, method, &config, arguments.resume, &listen()?)?;
     let value = json!({
         "step": outcome.step,
         "finished": outcome.finished,

@@ -24,9 +24,12 @@ pub const HIDDEN: f32 = -1e30;
 
 /// A backend with the operations of a decoder.
 pub trait Kernels: Backend {
-    /// The matrix product of the last two dimensions; the others are alike.
+    /// The matrix product of the last two dimensions; the others are alike. Where the second factor is narrower than
+    /// the first, the product is taken in its type, and given back in the first one's: mixed precision (Micikevicius et
+    /// al., 2018).
     fn product<const D: usize>(lhs: Tensor<Self, D>, rhs: Tensor<Self, D>) -> Tensor<Self, D> {
-        lhs.matmul(rhs)
+        let (wide, narrow) = (lhs.dtype(), rhs.dtype());
+        if wide == narrow { lhs.matmul(rhs) } else { lhs.cast(narrow).matmul(rhs).cast(wide) }
     }
 
     /// `x W + b`.

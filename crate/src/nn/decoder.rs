@@ -96,7 +96,7 @@ impl ParameterSpec {
         ParamId::from(keyed(0, &letters))
     }
 
-    pub(super) fn is_transposed(&self) -> bool {
+    pub(crate) fn is_transposed(&self) -> bool {
         matches!(self.kind, ParameterKind::Projection | ParameterKind::ResidualProjection)
     }
 }
@@ -230,25 +230,7 @@ impl<B: Kernels> Decoder<B> {
     /// The parameters with their values in Hugging Face's layout, in order.
     pub async fn to_parameters(&self) -> Result<Vec<(ParameterSpec, Vec<f32>)>> {
         let mut tensors = vec![Parameter::Weight(&self.embed_tokens)];
-        for layer in &self.layers {
-            tensors.push(Parameter::Vector(&layer.input_layernorm));
-            for (weight, bias) in [
-                (&layer.q_proj, &layer.q_bias),
-                (&layer.k_proj, &layer.k_bias),
-                (&layer.v_proj, &layer.v_bias),
-            ] {
-                tensors.push(Parameter::Weight(weight));
-                tensors.extend(bias.as_ref().map(Parameter::Vector));
-            }
-            tensors.extend([&layer.q_norm, &layer.k_norm].into_iter().flatten().map(Parameter::Vector));
-            tensors.extend([
-                Parameter::Weight(&layer.o_proj),
-                Parameter::Vector(&layer.post_attention_layernorm),
-                Parameter::Weight(&layer.gate_proj),
-                Parameter::Weight(&layer.up_proj),
-                Parameter::Weight(&layer.down_proj),
-            ]);
-        }
+        tensors.extend(self.layers.iter().flat_map(DecoderLayer::parameters));
         tensors.push(Parameter::Vector(&self.norm));
         tensors.extend(self.lm_head.as_ref().map(Parameter::Weight));
         read_parameters(self.config.parameters(), tensors).await
@@ -279,7 +261,7 @@ impl<B: Kernels> Decoder<B> {
 }
 
 /// A parameter of a model, to be read back.
-pub(super) enum Parameter<'a, B: Backend> {
+pub(crate) enum Parameter<'a, B: Backend> {
     Weight(&'a Weight<B>),
     Matrix(&'a Param<Tensor<B, 2>>),
     Vector(&'a Param<Tensor<B, 1>>),
@@ -376,6 +358,26 @@ impl<B: Kernels> Decoder<B> {
 }
 
 impl<B: Kernels> DecoderLayer<B> {
+    /// The parameters, in the order of [`DecoderConfig::parameters`].
+    pub(crate) fn parameters(&self) -> Vec<Parameter<'_, B>> {
+        let mut all = vec![Parameter::Vector(&self.input_layernorm)];
+        for (weight, bias) in
+            [(&self.q_proj, &self.q_bias), (&self.k_proj, &self.k_bias), (&self.v_proj, &self.v_bias)]
+        {
+            all.push(Parameter::Weight(weight));
+            all.extend(bias.as_ref().map(Parameter::Vector));
+        }
+        all.extend([&self.q_norm, &self.k_norm].into_iter().flatten().map(Parameter::Vector));
+        all.extend([
+            Parameter::Weight(&self.o_proj),
+            Parameter::Vector(&self.post_attention_layernorm),
+            Parameter::Weight(&self.gate_proj),
+            Parameter::Weight(&self.up_proj),
+            Parameter::Weight(&self.down_proj),
+        ]);
+        all
+    }
+
     /// The norm before attention.
     pub(crate) fn norm_input(&self, x: Tensor<B, 2>, config: &DecoderConfig) -> Tensor<B, 2> {
         B::rms_norm(x, self.input_layernorm.val(), config.rms_norm_eps)
@@ -407,13 +409,26 @@ impl<B: Kernels> DecoderLayer<B> {
         attended: Tensor<B, 4>,
         config: &DecoderConfig,
     ) -> Tensor<B, 2> {
+        self.finish_with(x, attended, config, |attended| attended, |inner| inner)
+    }
+
+    /// The same with something done to what attention and the feed-forward part hand to their last products,
+    /// `[rows, heads · head_dim]` and `[rows, intermediate_size]`.
+    pub(crate) fn finish_with(
+        &self,
+        x: Tensor<B, 2>,
+        attended: Tensor<B, 4>,
+        config: &DecoderConfig,
+        mixed: impl FnOnce(Tensor<B, 2>) -> Tensor<B, 2>,
+        gated: impl FnOnce(Tensor<B, 2>) -> Tensor<B, 2>,
+    ) -> Tensor<B, 2> {
         let [rows, _] = x.dims();
         let width = config.num_attention_heads * config.head_dim;
         let attended = attended.swap_dims(1, 2).reshape([rows, width]);
-        let x = self.o_proj.project_onto(x, attended);
+        let x = self.o_proj.project_onto(x, mixed(attended));
         let normed = B::rms_norm(x.clone(), self.post_attention_layernorm.val(), config.rms_norm_eps);
         let inner = self.gate_proj.gate(&self.up_proj, normed);
-        self.down_proj.project_onto(x, inner)
+        self.down_proj.project_onto(x, gated(inner))
     }
 }
 

@@ -15,6 +15,8 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 pub use config::DecoderConfig;
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use decoder::Parameter;
 pub use decoder::{Decoder, DecoderLayer, ParameterKind, ParameterSpec};
 pub use encoder::{Encoder, EncoderConfig, Pooling};
 pub use family::Family;

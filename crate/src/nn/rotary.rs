@@ -53,6 +53,11 @@ impl<B: Backend> Rotary<B> {
         Self::at(config, start..start + length, false, device)
     }
 
+    /// Tokens of one row, at these positions.
+    pub(crate) fn of_places(config: &DecoderConfig, positions: &[usize], device: &B::Device) -> Self {
+        Self::at(config, positions.iter().copied(), false, device)
+    }
+
     /// One token a row, at these positions.
     pub fn of_rows(config: &DecoderConfig, positions: &[usize], device: &B::Device) -> Self {
         Self::at(config, positions.iter().copied(), true, device)
@@ -90,7 +95,7 @@ impl<B: Kernels> Rotary<B> {
     }
 
     /// Turns queries or keys, `[batch, heads, sequence, head_dim]`.
-    pub(super) fn apply(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+    pub(crate) fn apply(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
         let turn = |x| B::rotary(x, self.cos.clone(), self.sin.clone());
         if self.by_row { turn(x.swap_dims(0, 2)).swap_dims(0, 2) } else { turn(x) }
     }

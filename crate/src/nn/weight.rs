@@ -143,6 +143,25 @@ impl<B: Kernels> Weight<B> {
     }
 }
 
+/// How many rows and columns are turned at once: what the nearest cache holds.
+const TILE: usize = 32;
+
+/// The transpose of a matrix with so many columns.
+fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
+    let rows = values.len() / columns.max(1);
+    let mut turned = vec![0.0; values.len()];
+    for top in (0..rows).step_by(TILE) {
+        for left in (0..columns).step_by(TILE) {
+            for row in top..(top + TILE).min(rows) {
+                for column in left..(left + TILE).min(columns) {
+                    turned[column * rows + row] = values[row * columns + column];
+                }
+            }
+        }
+    }
+    turned
+}
+
 /// A matrix of floats, however it was read.
 pub(super) fn full_matrix<B: Backend>(
     (spec, values): (ParameterSpec, Values<'_>),
@@ -151,10 +170,7 @@ pub(super) fn full_matrix<B: Backend>(
     let values = values.into_floats()?;
     let [rows, columns] = [spec.shape[0], spec.shape[1]];
     let data = if spec.is_transposed() {
-        let transposed: Vec<f32> = (0..columns)
-            .flat_map(|c| (0..rows).map(move |r| (r, c)))
-            .map(|(r, c)| values[r * columns + c])
-            .collect();
+        let transposed = transposed(&values, columns);
         TensorData::new(transposed, [columns, rows])
     } else {
         TensorData::new(values, [rows, columns])
@@ -168,4 +184,19 @@ pub(super) fn vector<B: Backend>(
 ) -> Result<Param<Tensor<B, 1>>> {
     let data = TensorData::new(values.into_floats()?, [spec.shape[0]]);
     Ok(Param::initialized(spec.id(), Tensor::from_data(data, device).require_grad()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_matrix_is_turned_whatever_its_size() {
+        for (rows, columns) in [(1, 1), (3, 70), (65, 33), (32, 64)] {
+            let values: Vec<f32> = (0..rows * columns).map(|place| place as f32).collect();
+            let turned = transposed(&values, columns);
+            let column = |column: usize| values.iter().copied().skip(column).step_by(columns);
+            assert_eq!(turned, (0..columns).flat_map(column).collect::<Vec<f32>>());
+        }
+    }
 }

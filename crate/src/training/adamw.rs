@@ -1,7 +1,12 @@
 //! AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019).
 
+use rayon::prelude::*;
+
 use super::network::NamedTensor;
 use super::optimizer::Step;
+
+/// How many parameters a thread takes at once.
+const PIECE: usize = 1 << 18;
 
 /// Its constants, under TRL's names.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,7 +70,26 @@ impl AdamW {
         self.stretch(stretch, scale, 1.0, rate, correction(self.beta2));
     }
 
+    /// Every parameter by itself: large stretches are divided among threads, and no number changes.
     fn stretch(
+        &self,
+        (parameters, gradient, mean, square): Stretch<'_>,
+        scale: f32,
+        decay: f32,
+        rate: f32,
+        correction: f32,
+    ) {
+        if parameters.len() <= PIECE {
+            return self.piece((parameters, gradient, mean, square), scale, decay, rate, correction);
+        }
+        let pieces = parameters.par_chunks_mut(PIECE).zip(gradient.par_chunks(PIECE));
+        let pieces = pieces.zip(mean.par_chunks_mut(PIECE)).zip(square.par_chunks_mut(PIECE));
+        pieces.for_each(|(((parameters, gradient), mean), square)| {
+            self.piece((parameters, gradient, mean, square), scale, decay, rate, correction);
+        });
+    }
+
+    fn piece(
         &self,
         (parameters, gradient, mean, square): Stretch<'_>,
         scale: f32,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::adamw::AdamW;
+use super::compute::Precision;
 use super::examples::Task;
 use super::lora::LoraConfig;
 use super::muon::Muon;
@@ -230,6 +231,10 @@ pub struct SftConfig {
     /// activations of one layer in memory instead of all, for a third more time.
     #[serde(default)]
     pub gradient_checkpointing: bool,
+    /// Multiply in bfloat16, with the weights, what is remembered of them, norms, softmax and losses in 32 bits; for a
+    /// GPU.
+    #[serde(default)]
+    pub bf16: bool,
     /// A line of metrics every so many steps.
     #[serde(default = "logging_steps")]
     pub logging_steps: u64,
@@ -386,6 +391,10 @@ impl SftConfig {
     /// The learning rate of the `step`-th step, from 1.
     pub fn learning_rate_at(&self, step: u64) -> f64 {
         self.learning_rate * self.lr_scheduler_type.at(step, self.max_steps, self.warmup_ratio)
+    }
+
+    pub(super) fn precision(&self) -> Precision {
+        Precision { bf16: self.bf16, gradient_checkpointing: self.gradient_checkpointing }
     }
 
     pub(super) fn optimizer(&self) -> Optimizer {

@@ -8,6 +8,7 @@
 mod adamw;
 mod adapted;
 mod bpe;
+mod compute;
 mod config;
 mod dialogue_cases;
 mod encoder;
@@ -31,6 +32,7 @@ mod word_vectors;
 
 pub use adamw::AdamW;
 pub use bpe::{CHAT_TEMPLATE, SPECIAL_TOKENS, TokenizerFiles};
+pub use compute::{Compute, Cpu, Devices, Precision};
 pub use config::{
     Curriculum, DataConfig, EncoderConfig, FreeformConfig, LossWeights, Schedule, SftConfig, TaskCounts,
 };
@@ -42,5 +44,5 @@ pub use muon::Muon;
 pub use optimizer::{Moments, Optim, Optimizer, Step};
 pub use order::Order;
 pub use run_folder::{RunConfig, RunFolder, TrainerState, read_model};
-pub use sft::{Outcome, run};
+pub use sft::{Outcome, run, run_on};
 pub use trainer::{Prediction, StepReport, Tally, Trainer};

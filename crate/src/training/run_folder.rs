@@ -6,8 +6,9 @@
 //! events.out.tfevents…   the same for TensorBoard, a file for every start
 //! samples.jsonl          a few completions at each validation
 //! checkpoint-500/        a Hugging Face folder (model.safetensors, config.json, tokenizer…)
-//!   optimizer.safetensors, trainer_state.json    what resuming needs beside it
-//! model/                 the same folder without the latter two, at the end
+//!   optimizer.safetensors, more.safetensors, trainer_state.json    what resuming needs beside it
+//! model/                 the same folder without these, at the end
+//! adapter/               in PEFT's layout, where an adapter was trained; model/ has it in its weights
 //! ```
 //!
 //! A checkpoint is written under another name, flushed and renamed: a process killed at any
@@ -23,10 +24,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::bpe::TokenizerFiles;
+use super::lora::Lora;
 use super::network::Layout;
 use super::optimizer::Moments;
 use crate::checkpoint::{Files, LEXICON, WORD_VECTORS};
 use crate::error::{Error, ErrorCode, Result};
+
+/// What a checkpoint has of the optimiser's memory.
+const OPTIMIZER: &str = "optimizer.safetensors";
+/// What else a run needs to go on: a critic, an adapter.
+const MORE: &str = "more.safetensors";
 
 /// What a run is made of between two steps.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,7 +46,7 @@ pub struct TrainerState {
     pub seconds: f64,
     /// The weights.
     pub parameters: Vec<f32>,
-    /// The optimiser's memory.
+    /// The optimiser's memory of them; empty where an adapter alone learns.
     pub moments: Moments,
     /// What else the run keeps between steps.
     pub more: Value,
@@ -121,18 +128,20 @@ impl RunFolder {
         layout: &Layout,
         tokenizer: &TokenizerFiles,
         state: &TrainerState,
-        (more, values): (&str, &[(&str, &[f32])]),
+        values: &[(&str, &[f32])],
         keep: usize,
     ) -> Result<PathBuf> {
         let path = self.path.join(format!("checkpoint-{}", state.step));
         replace_folder(&path, |partial| {
             write_model(partial, layout, tokenizer, &state.parameters)?;
-            let moments = [("mean", &state.moments.mean), ("square", &state.moments.square)];
-            let views = moments.map(|(name, values)| (name.to_owned(), vec![values.len()], &values[..]));
-            write(&partial.join("optimizer.safetensors"), &tensors(views)?)?;
-            if !values.is_empty() {
-                let views = values.iter().map(|(name, own)| ((*name).to_owned(), vec![own.len()], *own));
-                write(&partial.join(format!("{more}.safetensors")), &tensors(views)?)?;
+            let moments = [("mean", &state.moments.mean[..]), ("square", &state.moments.square)];
+            // Where an adapter alone learns, nothing is remembered of the weights.
+            let moments = &moments[..if state.moments.mean.is_empty() { 0 } else { 2 }];
+            for (name, values) in [(OPTIMIZER, moments), (MORE, values)] {
+                if !values.is_empty() {
+                    let views = values.iter().map(|(name, own)| ((*name).to_owned(), vec![own.len()], *own));
+                    write(&partial.join(name), &tensors(views)?)?;
+                }
             }
             let (step, tokens, seconds) = (state.step, state.tokens, state.seconds);
             let logs = self.log_lengths();
@@ -145,6 +154,11 @@ impl RunFolder {
             fs::remove_dir_all(old).map_err(|error| io(old, "removed", error))?;
         }
         Ok(path)
+    }
+
+    /// Writes the adapter of a run that began as the model in the folder `base`.
+    pub fn save_adapter(&self, lora: &Lora, base: &Path) -> Result<()> {
+        lora.save(&self.path.join("adapter"), &base.display().to_string())
     }
 
     /// Writes a model as a plain Hugging Face folder of this name.
@@ -160,30 +174,40 @@ impl RunFolder {
         Ok(path)
     }
 
-    /// The latest checkpoint, with its tokenizer; nothing before the first one.
-    pub fn load_latest(&self, layout: &Layout) -> Result<Option<(TrainerState, TokenizerFiles)>> {
+    /// The latest checkpoint, with its tokenizer; nothing before the first one. Where an adapter learned, nothing is
+    /// remembered of the weights.
+    pub fn load_latest(
+        &self,
+        layout: &Layout,
+        is_adapted: bool,
+    ) -> Result<Option<(TrainerState, TokenizerFiles)>> {
         let Some((_, path)) = self.checkpoints()?.pop() else { return Ok(None) };
         let counters = read_counters(&path)?;
-        let optimizer = read_tensors(&path.join("optimizer.safetensors"))?;
-        let moment = |name: &str| {
-            let values = optimizer.get(name).filter(|values| values.len() == layout.len());
-            values.cloned().ok_or_else(|| broken(&path))
+        let moments = if is_adapted {
+            Moments::new(0)
+        } else {
+            let optimizer = read_tensors(&path.join(OPTIMIZER))?;
+            let moment = |name: &str| {
+                let values = optimizer.get(name).filter(|values| values.len() == layout.len());
+                values.cloned().ok_or_else(|| broken(&path))
+            };
+            Moments { mean: moment("mean")?, square: moment("square")? }
         };
         let state = TrainerState {
             step: counters.step,
             tokens: counters.tokens,
             seconds: counters.seconds,
             parameters: read_model(&path, layout)?,
-            moments: Moments { mean: moment("mean")?, square: moment("square")? },
+            moments,
             more: counters.more,
         };
         Ok(Some((state, TokenizerFiles::load(&path)?)))
     }
 
     /// The numbers that [`Self::save`] wrote beside the latest checkpoint; nothing where there are none.
-    pub fn load_more(&self, more: &str) -> Result<HashMap<String, Vec<f32>>> {
+    pub fn load_more(&self) -> Result<HashMap<String, Vec<f32>>> {
         let Some((_, path)) = self.checkpoints()?.pop() else { return Ok(HashMap::new()) };
-        let path = path.join(format!("{more}.safetensors"));
+        let path = path.join(MORE);
         if path.exists() { read_tensors(&path) } else { Ok(HashMap::new()) }
     }
 

@@ -12,6 +12,7 @@ use tracing::info;
 
 use super::adapted::Adapted;
 use super::bpe::TokenizerFiles;
+use super::compute::{Compute, Cpu};
 use super::config::{EncoderConfig, SftConfig};
 use super::dialogue_cases::cases;
 use super::encoder::Encoder;
@@ -41,10 +42,6 @@ const VECTOR_DIALOGUES: usize = 500;
 const LEXICON_CASES: usize = 100_000;
 /// Where a run that may stop early keeps its best model.
 const BEST: &str = "best";
-/// Where a run's adapter is, where one is trained.
-const ADAPTER: &str = "adapter";
-/// The file of a checkpoint that has the factors.
-const MORE: &str = "more";
 /// How many completions a validation writes down.
 const SAMPLES: usize = 12;
 
@@ -64,14 +61,20 @@ pub struct Outcome {
 /// Trains until `max_steps`, `max_seconds` or the caller's stop, whichever is first. At a stop
 /// there is a checkpoint to resume from; the resumed run gives the same weights, bit for bit.
 pub fn run(config: &SftConfig, resume: bool, stop: &Cancel) -> Result<Outcome> {
+    run_on(&Cpu, config, resume, stop)
+}
+
+/// [`run`] with the CPU or other devices; the bits are the CPU's alone.
+pub fn run_on(compute: &dyn Compute, config: &SftConfig, resume: bool, stop: &Cancel) -> Result<Outcome> {
     let mut layout = Layout::new(config.model.clone())?;
     let open = if resume { Some(RunFolder::open(config)?) } else { None };
-    let saved = open.as_ref().map(|folder| folder.load_latest(&layout)).transpose()?.flatten();
+    let saved =
+        open.as_ref().map(|folder| folder.load_latest(&layout, config.lora.is_some())).transpose()?.flatten();
     let adapted = config.lora.as_ref().zip(config.model_name_or_path.as_deref());
     let adapted = adapted.map(|(own, base)| -> Result<Adapted> {
         let mut adapted = Adapted::new(&layout, own, config.seed, read_start(base, &layout)?)?;
         if let Some(folder) = open.as_ref().filter(|_| saved.is_some()) {
-            adapted.restore(&mut folder.load_more(MORE)?)?;
+            adapted.restore(&mut folder.load_more()?)?;
         }
         Ok(adapted)
     });
@@ -85,6 +88,7 @@ pub fn run(config: &SftConfig, resume: bool, stop: &Cancel) -> Result<Outcome> {
         (None, Some(folder)) => Some(TokenizerFiles::load(folder)?),
         (None, None) => None,
     };
+    let networks = compute.networks(config.threads, &layout, config.precision())?;
     // Everything that can be missing is there: only now is a folder taken.
     let folder = open.map_or_else(|| RunFolder::create(config), Ok)?;
     let (examples, held_out, tokenizer) = prepare(config, files, &words)?;
@@ -104,14 +108,14 @@ pub fn run(config: &SftConfig, resume: bool, stop: &Cancel) -> Result<Outcome> {
                 encoder.initialize(own, &layout, tokenizer, seed, &mut parameters)?;
             }
         }
-        let moments = Moments::new(layout.len());
+        let moments = Moments::new(if adapted.is_some() { 0 } else { layout.len() });
         TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments, more: Value::Null }
     };
     folder.rewind_logs()?;
     info!(step = state.step, parameters = layout.len(), "training in {}", folder.path().display());
     let order = Order::new(config, &examples);
     let rates = config.encoder.as_ref().map(|own| row_rates(own, &tokenizer.tokenizer)).transpose()?;
-    let trainer = Trainer::new(config, layout, state, rates).adapted(adapted);
+    let trainer = Trainer::new(config, networks, layout, state, rates).adapted(adapted);
     let events = Events::create(folder.path())?;
     Run { config, folder, trainer, order, examples, held_out, tokenizer, events, eval: None }.go(stop)
 }
@@ -362,9 +366,7 @@ impl Run<'_> {
     /// Writes the adapter, where one is trained, as a folder that PEFT loads.
     fn save_adapter(&self) -> Result<()> {
         match (self.trainer.adapter(), &self.config.model_name_or_path) {
-            (Some(adapted), Some(base)) => {
-                adapted.lora.save(&self.folder.path().join(ADAPTER), &base.display().to_string())
-            }
+            (Some(adapted), Some(base)) => self.folder.save_adapter(&adapted.lora, base),
             _ => Ok(()),
         }
     }
@@ -372,7 +374,7 @@ impl Run<'_> {
     fn save(&self) -> Result<PathBuf> {
         let (keep, trainer) = (self.config.save_total_limit, &self.trainer);
         let more: Vec<_> = trainer.adapter().into_iter().flat_map(Adapted::parts).collect();
-        self.folder.save(trainer.layout(), &self.tokenizer.files, trainer.state(), (MORE, &more), keep)
+        self.folder.save(trainer.layout(), &self.tokenizer.files, trainer.state(), &more, keep)
     }
 
     fn report(&mut self, bar: &ProgressBar, mut window: Window) -> Result<()> {

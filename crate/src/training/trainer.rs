@@ -1,11 +1,11 @@
-//! One step of training and one validation, on several threads.
+//! One step of training and one validation, on several workers.
 
 use std::collections::BTreeMap;
 
 use super::adapted::Adapted;
 use super::config::{LossWeights, SftConfig};
 use super::examples::{Branch, Example, Task};
-use super::network::{Adapter, Batch, Dropout, Layout, Target, Workspace};
+use super::network::{Adapter, Batch, Dropout, Layout, Network, Target};
 use super::optimizer::Step;
 use super::run_folder::TrainerState;
 use crate::error::{Error, Result};
@@ -120,9 +120,8 @@ pub struct StepReport {
 /// What tells the seed of what is dropped from the run's others.
 const DROPOUT: u64 = 0xd409;
 
-#[derive(Default)]
 struct Worker {
-    workspace: Workspace,
+    network: Box<dyn Network>,
     batch: Batch,
     gradient: Vec<f32>,
 }
@@ -151,12 +150,17 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Goes on from a state. Where `row_rates` are given, the embedding's rows move where they are
-    /// read or wanted, each at its own rate.
-    pub fn new(config: &SftConfig, layout: Layout, state: TrainerState, row_rates: Option<Vec<f32>>) -> Self {
-        let worker =
-            |_| Worker { workspace: Workspace::new(config.gradient_checkpointing), ..Worker::default() };
-        let workers = (0..config.threads).map(worker).collect();
+    /// Goes on from a state, with a worker for each network. Where `row_rates` are given, the embedding's rows move
+    /// where they are read or wanted, each at its own rate.
+    pub fn new(
+        config: &SftConfig,
+        networks: Vec<Box<dyn Network>>,
+        layout: Layout,
+        state: TrainerState,
+        row_rates: Option<Vec<f32>>,
+    ) -> Self {
+        let worker = |network| Worker { network, batch: Batch::default(), gradient: Vec::new() };
+        let workers = networks.into_iter().map(worker).collect();
         Self { layout, config: config.clone(), state, workers, row_rates, adapted: None }
     }
 
@@ -331,10 +335,12 @@ impl Worker {
         most: usize,
         (dropout, adapter): (Option<Dropout>, Option<&Adapter>),
     ) -> Result<(Tally, Vec<Prediction>)> {
-        if total.is_some() {
+        let gradient = total.map(|_| {
             self.gradient.clear();
             self.gradient.resize(parameters.len(), 0.0);
-        }
+            &mut self.gradient[..]
+        });
+        let mut pass = self.network.pass(layout, parameters, gradient)?;
         let (mut tally, mut predictions) = (Tally::default(), Vec::new());
         let mut rest = share;
         while !rest.is_empty() {
@@ -351,7 +357,7 @@ impl Worker {
             // Each example is in one batch only, so its place tells the batches of a step apart.
             self.batch.dropout = dropout.map(|own| Dropout { key: keyed(own.key, &[rest[0] as u64]), ..own });
             self.batch.adapter = adapter.map(|own| own.keyed(&[rest[0] as u64]));
-            let losses = self.workspace.forward(layout, parameters, &self.batch)?;
+            let losses = pass.forward(&self.batch)?;
             if let Some(total) = total {
                 let scale = 1.0 / total;
                 let coefficients: Vec<f32> = self
@@ -360,7 +366,7 @@ impl Worker {
                     .iter()
                     .map(|target| (f64::from(target.weight) * scale) as f32)
                     .collect();
-                self.workspace.backward(layout, parameters, &self.batch, &coefficients, &mut self.gradient);
+                pass.backward(&self.batch, &coefficients, &[])?;
             }
             let mut at = 0;
             for &i in &rest[..taken] {
@@ -390,6 +396,7 @@ impl Worker {
             }
             rest = &rest[taken..];
         }
+        pass.finish()?;
         Ok((tally, predictions))
     }
 }

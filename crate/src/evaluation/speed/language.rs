@@ -65,7 +65,7 @@ pub struct LoadSpeed {
 }
 
 /// How many weights are multiplied with each token: all but the tables that are looked up.
-fn multiplied(config: &DecoderConfig) -> u64 {
+pub(super) fn multiplied(config: &DecoderConfig) -> u64 {
     let lookups = ["position_embeddings", "token_type_embeddings"];
     let is_read = |name: &str| !lookups.iter().any(|table| name.contains(table));
     let all = config.parameters().into_iter().filter(|spec| is_read(&spec.name));
@@ -75,12 +75,12 @@ fn multiplied(config: &DecoderConfig) -> u64 {
     (weights - looked_up) as u64
 }
 
-fn tokens(config: &DecoderConfig, count: usize) -> Vec<u32> {
+pub(super) fn tokens(config: &DecoderConfig, count: usize) -> Vec<u32> {
     let mut random = Random::new(7, &[]);
     (0..count).map(|_| random.below(config.vocab_size) as u32).collect()
 }
 
-fn check(config: &DecoderConfig, prompt: usize, new: usize) -> Result<()> {
+pub(super) fn check(config: &DecoderConfig, prompt: usize, new: usize) -> Result<()> {
     let longest = config.max_position_embeddings;
     if prompt == 0 {
         return Err(Error::invalid("the prompt has at least one token"));

@@ -4,6 +4,7 @@ mod language;
 mod limits;
 mod retrieval;
 mod shapes;
+mod training;
 
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ pub use language::{DecodeSpeed, LoadSpeed, PrefillSpeed, decode, load, prefill};
 pub use limits::{copy_bandwidth, matmul_rate};
 pub use retrieval::{RetrievalSpeed, retrieval};
 pub use shapes::{random_decoder, random_values, shape};
+pub use training::{TrainSize, TrainSpeed, train};
 
 /// How long the same thing took, time after time.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

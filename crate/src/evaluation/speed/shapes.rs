@@ -12,11 +12,12 @@ use crate::random::keyed;
 /// Name, family, layers, width, heads, key-value heads, width of a head, width within, vocabulary.
 type Shape = (&'static str, Family, [usize; 7]);
 
-const SHAPES: [Shape; 6] = [
+const SHAPES: [Shape; 7] = [
     ("nano", Family::Qwen2, [8, 256, 4, 2, 64, 512, 11_264]),
     ("minilm-prefix", Family::Bert, [6, 384, 12, 12, 32, 1536, 11_264]),
     ("qwen2.5-0.5b", Family::Qwen2, [24, 896, 14, 2, 64, 4864, 151_936]),
     ("qwen2.5-1.5b", Family::Qwen2, [28, 1536, 12, 2, 128, 8960, 151_936]),
+    ("qwen2.5-3b", Family::Qwen2, [36, 2048, 16, 2, 128, 11_008, 151_936]),
     ("qwen3-0.6b", Family::Qwen3, [28, 1024, 16, 8, 128, 3072, 151_936]),
     ("llama-3.2-1b", Family::Llama, [16, 2048, 32, 8, 64, 8192, 128_256]),
 ];

@@ -61,6 +61,7 @@ impl Workspace {
                 Parts::Qwen2 { blocks, .. } => {
                     self.block_backward(layout, blocks[i], parameters, batch, &mut block, &mut dx, gradient);
                 }
+                Parts::Other { .. } => {}
                 Parts::Bert(parts) => {
                     let at = &parts.blocks[i];
                     self.bert_block_backward(layout, at, parameters, batch, &mut block, &mut dx, gradient);
@@ -70,7 +71,7 @@ impl Workspace {
         }
         batch.drop(&mut dx, 0, Part::Embedding);
         match &layout.parts {
-            Parts::Qwen2 { .. } => {
+            Parts::Qwen2 { .. } | Parts::Other { .. } => {
                 let embedding = &mut gradient[layout.embedding..];
                 for (row, &token) in dx.chunks_exact(hidden).zip(&batch.tokens) {
                     let place = &mut embedding[token as usize * hidden..][..hidden];

@@ -55,7 +55,7 @@ impl Tree {
 
     /// For every token, where what it sees ends, and before that what it does not see: the
     /// branches before its own.
-    fn seen(&self) -> impl Iterator<Item = (usize, Range<usize>)> + '_ {
+    pub(super) fn seen(&self) -> impl Iterator<Item = (usize, Range<usize>)> + '_ {
         let of_stem = (0..self.stem).map(|i| (if self.prompts.is_some() { self.stem } else { i + 1 }, 0..0));
         let mut start = self.stem;
         let branches = self.branches.iter().enumerate().flat_map(move |(place, &length)| {
@@ -315,6 +315,7 @@ impl Workspace {
                 }
             }
             Parts::Bert(parts) => self.bert_embed(layout, parts, parameters, batch, &mut x),
+            Parts::Other { .. } => return Err(Error::internal("this layout has no pass on the CPU")),
         }
         batch.drop(&mut x, 0, Part::Embedding);
         for i in 0..config.num_hidden_layers {
@@ -377,6 +378,8 @@ impl Workspace {
             Parts::Bert(parts) => {
                 self.bert_block(layout, &parts.blocks[layer], parameters, batch, block, out);
             }
+            // Refused before its first block.
+            Parts::Other { .. } => {}
         }
     }
 
@@ -457,7 +460,7 @@ impl Workspace {
             row.copy_from_slice(&self.last[target.row * hidden..][..hidden]);
         }
         match &layout.parts {
-            Parts::Qwen2 { .. } => {
+            Parts::Qwen2 { .. } | Parts::Other { .. } => {
                 let gain = &parameters[layout.final_norm()];
                 let (normed, inverse) =
                     (room(&mut self.normed, count * hidden), room(&mut self.inverse, count));

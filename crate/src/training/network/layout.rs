@@ -1,6 +1,6 @@
 //! Where each tensor lies in the flat buffer of parameters.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::nn::{DecoderConfig, Family};
 use crate::random::Random;
 
@@ -99,8 +99,15 @@ pub(super) struct BertParts {
 /// What a family has beside its token embedding.
 #[derive(Clone, Debug)]
 pub(super) enum Parts {
-    Qwen2 { blocks: Vec<Block>, final_norm: usize },
+    Qwen2 {
+        blocks: Vec<Block>,
+        final_norm: usize,
+    },
     Bert(BertParts),
+    /// A causal decoder that devices alone train.
+    Other {
+        final_norm: usize,
+    },
 }
 
 /// Where everything lies.
@@ -145,24 +152,23 @@ impl Buffer {
 }
 
 impl Layout {
-    /// The layout of a decoder whose head is its embedding.
+    /// The layout of a decoder.
     pub fn new(config: DecoderConfig) -> Result<Self> {
         config.validate()?;
-        if !config.tie_word_embeddings {
-            return Err(Error::invalid("model: tie_word_embeddings must be true: no other head is trained"));
-        }
-        if config.rope_scaling.is_some() {
-            return Err(Error::invalid("model: rope_scaling is not trained"));
-        }
         let mut buffer = Buffer::default();
         let (embedding, parts) = match config.family {
-            Family::Qwen2 => qwen2(&config, &mut buffer),
             Family::Bert => bert(&config, &mut buffer),
-            Family::Qwen3 | Family::Llama => {
-                return Err(Error::invalid("model: only the families qwen2 and bert are trained here"));
+            Family::Qwen2 if config.tie_word_embeddings && config.rope_scaling.is_none() => {
+                qwen2(&config, &mut buffer)
             }
+            _ => other(&config, &mut buffer),
         };
         Ok(Self { config, tensors: buffer.tensors, embedding, parts, len: buffer.len })
+    }
+
+    /// Whether the CPU's network has its pass.
+    pub fn is_written_out(&self) -> bool {
+        !matches!(self.parts, Parts::Other { .. })
     }
 
     /// Where the embedding lies, a row a token.
@@ -173,7 +179,7 @@ impl Layout {
     /// Where the gain of the norm before the head lies.
     pub fn final_norm(&self) -> std::ops::Range<usize> {
         let start = match &self.parts {
-            Parts::Qwen2 { final_norm, .. } => *final_norm,
+            Parts::Qwen2 { final_norm, .. } | Parts::Other { final_norm } => *final_norm,
             Parts::Bert(parts) => parts.transform_norm.gain,
         };
         start..start + self.config.hidden_size
@@ -257,6 +263,19 @@ fn qwen2(config: &DecoderConfig, buffer: &mut Buffer) -> (usize, Parts) {
         blocks.push(Block { input_norm, qkv, qkv_bias, output, post_norm, gate_up, down });
     }
     (embedding, Parts::Qwen2 { blocks, final_norm: buffer.push("model.norm.weight", &[hidden]) })
+}
+
+fn other(config: &DecoderConfig, buffer: &mut Buffer) -> (usize, Parts) {
+    let (mut embedding, mut final_norm) = (0, 0);
+    for spec in config.parameters() {
+        let start = buffer.push(&*spec.name, &spec.shape);
+        match &*spec.name {
+            "model.embed_tokens.weight" => embedding = start,
+            "model.norm.weight" => final_norm = start,
+            _ => {}
+        }
+    }
+    (embedding, Parts::Other { final_norm })
 }
 
 fn bert(config: &DecoderConfig, buffer: &mut Buffer) -> (usize, Parts) {

@@ -4,23 +4,28 @@
 //! BERT as a prefix language model) in one flat buffer of parameters, over sequences that lie one behind the other without any
 //! padding. Burn's automatic differentiation computes the same; on the CPU it spends more time
 //! on moving activations from one small operation to the next than on the products themselves,
-//! and nano is trained on a laptop. What is left out of the textbook: mixed precision.
+//! and nano is trained on a laptop. On a GPU it does the work ([`DeviceNetwork`]); what a trainer asks of either is a
+//! [`Pass`].
 
 mod adapter;
 mod backward;
 mod bert;
+mod device;
 mod dropout;
 mod forward;
 mod layout;
 mod linear;
 mod math;
+mod pass;
 mod values;
 
 pub use adapter::{Adapter, Pair};
+pub use device::DeviceNetwork;
 pub use dropout::Dropout;
 pub use forward::{Batch, Choices, Losses, Target, Tree, Workspace};
 pub use layout::{Layout, NamedTensor};
 pub(super) use math::{Into, View, matmul};
+pub use pass::{Network, Pass};
 
 #[cfg(test)]
 mod tests {
@@ -70,7 +75,7 @@ mod tests {
         batch
     }
 
-    fn batch(random: &mut Random) -> Batch {
+    pub(super) fn batch(random: &mut Random) -> Batch {
         let mut batch = Batch::default();
         for length in [7, 1, 18] {
             let tokens: Vec<u32> = (0..length).map(|_| random.below(23) as u32).collect();
@@ -149,7 +154,7 @@ mod tests {
     }
 
     /// Some tokens forbidden, some targets without a set.
-    fn choices(random: &mut Random, batch: &Batch) -> Choices {
+    pub(super) fn choices(random: &mut Random, batch: &Batch) -> Choices {
         let allowed = batch.targets.iter().map(|target| {
             random.chance(0.7).then(|| {
                 let mut set = Bitset::new(23);

@@ -9,8 +9,9 @@ use super::advantage::{AdaptiveKl, ScaleRewards};
 use super::objective::{ImportanceSamplingLevel, LossType, PolicyLoss};
 use super::reward::RewardWeights;
 use crate::error::{Error, Result};
-use crate::generation::parse_address;
+use crate::generation::{PromptFamily, parse_address};
 use crate::training::adamw::AdamW;
+use crate::training::compute::Precision;
 use crate::training::config::{self, Schedule};
 use crate::training::lora::LoraConfig;
 use crate::training::optimizer::Optimizer;
@@ -192,6 +193,9 @@ pub struct RlConfig {
     pub seed: u64,
     /// The model folder or bundle that the run begins as.
     pub model_name_or_path: PathBuf,
+    /// The words of the prompts, `compact` or `instruct`; without it those that the model's manifest names, else nano's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_family: Option<PromptFamily>,
     /// A bundle whose extractor takes the facts out of turns, once.
     pub extractor_name_or_path: PathBuf,
     /// Stop (and keep a checkpoint) after this many seconds.
@@ -244,6 +248,10 @@ pub struct RlConfig {
     /// activations of one layer in memory instead of all, for a third more time.
     #[serde(default)]
     pub gradient_checkpointing: bool,
+    /// Multiply in bfloat16, with the weights, what is remembered of them, norms, softmax and losses in 32 bits; for a
+    /// GPU.
+    #[serde(default)]
+    pub bf16: bool,
     /// A line of metrics every so many steps.
     #[serde(default = "logging_steps")]
     pub logging_steps: u64,
@@ -389,6 +397,10 @@ impl RlConfig {
             first += own.max_steps;
             (step > before && step <= first).then(|| (place, step - before))
         })
+    }
+
+    pub(super) fn precision(&self) -> Precision {
+        Precision { bf16: self.bf16, gradient_checkpointing: self.gradient_checkpointing }
     }
 
     pub(super) fn optimizer(&self) -> Optimizer {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::trajectory::Trajectory;
 use crate::error::{Error, Result};
 use crate::generation::Bitset;
-use crate::training::network::{Adapter, Batch, Choices, Layout, Target, Tree, Workspace};
+use crate::training::network::{Adapter, Batch, Choices, Layout, Network, Pass, Target, Tree};
 
 /// The tokens that a completion's were chosen from, by their places.
 pub type Sets = Vec<(usize, Option<Arc<Bitset>>)>;
@@ -97,13 +97,12 @@ impl Item {
 /// One number for every chosen token of every trajectory.
 pub type PerToken = Vec<Vec<f32>>;
 
-#[derive(Default)]
 struct Worker {
-    workspace: Workspace,
+    network: Box<dyn Network>,
     gradient: Vec<f32>,
 }
 
-/// The threads that read and learn.
+/// The workers that read and learn, side by side.
 pub struct Learner {
     workers: Vec<Worker>,
     micro_batch_tokens: usize,
@@ -111,19 +110,10 @@ pub struct Learner {
 }
 
 impl Learner {
-    /// On so many threads, each of which works on at most so many tokens at once.
-    pub fn new(threads: usize, micro_batch_tokens: usize, temperature: f32) -> Self {
-        let workers = (0..threads).map(|_| Worker::default()).collect();
+    /// One worker for each network, which works on at most so many tokens at once.
+    pub fn new(networks: Vec<Box<dyn Network>>, micro_batch_tokens: usize, temperature: f32) -> Self {
+        let workers = networks.into_iter().map(|network| Worker { network, gradient: Vec::new() }).collect();
         Self { workers, micro_batch_tokens, temperature }
-    }
-
-    /// The same, with or without the activations of every layer in memory.
-    #[must_use]
-    pub fn gradient_checkpointing(mut self, checkpointing: bool) -> Self {
-        for worker in &mut self.workers {
-            worker.workspace = Workspace::new(checkpointing);
-        }
-        self
     }
 
     /// The log-probability of every chosen token among those that were allowed, and the entropy of the choice. Of
@@ -136,8 +126,8 @@ impl Learner {
         shape: &[usize],
         part: &[bool],
     ) -> Result<(PerToken, PerToken)> {
-        let read = self.each(items, part, 0, |workspace, batch, _, _| {
-            let losses = workspace.forward(layout, parameters, batch)?;
+        let read = self.each((layout, parameters), items, part, 0, |pass, batch, _| {
+            let losses = pass.forward(batch)?;
             Ok((losses.logprobs, losses.entropies))
         })?;
         let (mut logprobs, mut entropies) = (zeros(shape), zeros(shape));
@@ -163,11 +153,11 @@ impl Learner {
         (bonuses, adapter): (&[f32], Option<&Adapter>),
     ) -> Result<(&[f32], f64)> {
         let part: Vec<bool> = slopes.iter().map(|own| !own.is_empty()).collect();
-        self.each(items, &part, parameters.len(), |workspace, batch, own, gradient| {
+        self.each((layout, parameters), items, &part, parameters.len(), |pass, batch, own| {
             // Every batch has a choice of its own.
             let first = own.first().map_or([0, 0], |(row, token)| [*row as u64, *token as u64]);
             batch.adapter = adapter.map(|own| own.keyed(&first));
-            workspace.forward(layout, parameters, batch)?;
+            pass.forward(batch)?;
             // The network's coefficients are those of negative log-probabilities.
             let coefficients: Vec<f32> =
                 own.iter().map(|(row, token)| -slopes[*row].get(*token).copied().unwrap_or(0.0)).collect();
@@ -175,8 +165,7 @@ impl Learner {
                 |(row, token): &(usize, usize)| if *token < slopes[*row].len() { bonuses[*row] } else { 0.0 };
             let bonuses: Vec<f32> =
                 if bonuses.is_empty() { Vec::new() } else { own.iter().map(bonus).collect() };
-            workspace.backward_policy(layout, parameters, batch, &coefficients, &bonuses, gradient);
-            Ok(())
+            pass.backward(batch, &coefficients, &bonuses)
         })?;
         Ok(self.reduce())
     }
@@ -190,9 +179,8 @@ impl Learner {
         shape: &[usize],
         part: &[bool],
     ) -> Result<PerToken> {
-        let read = self.each(items, part, 0, |workspace, batch, _, _| {
-            workspace.forward_values(layout, parameters, head, batch)
-        })?;
+        let read = self
+            .each((layout, parameters), items, part, 0, |pass, batch, _| pass.forward_values(head, batch))?;
         let mut values = zeros(shape);
         for (own, found) in read {
             let places = own.iter().flat_map(|item| &items[*item].places);
@@ -211,25 +199,24 @@ impl Learner {
         slopes: &PerToken,
     ) -> Result<(&[f32], f64)> {
         let part: Vec<bool> = slopes.iter().map(|own| !own.is_empty()).collect();
-        self.each(items, &part, layout.len() + head.len(), |workspace, batch, own, gradient| {
-            workspace.forward_values(layout, parameters, head, batch)?;
+        self.each((layout, parameters), items, &part, layout.len() + head.len(), |pass, batch, own| {
+            pass.forward_values(head, batch)?;
             let own: Vec<f32> =
                 own.iter().map(|(row, token)| slopes[*row].get(*token).copied().unwrap_or(0.0)).collect();
-            let (network, of_head) = gradient.split_at_mut(layout.len());
-            workspace.backward_values(layout, (parameters, network), (head, of_head), batch, &own);
-            Ok(())
+            pass.backward_values(head, batch, &own)
         })?;
         Ok(self.reduce())
     }
 
     /// Does work on batches of the items that these trajectories have a token in, all where none are given, in an
-    /// order that depends on nothing but them.
+    /// order that depends on nothing but them; of a gradient of so many numbers where that is not 0.
     fn each<T: Send>(
         &mut self,
+        (layout, parameters): (&Layout, &[f32]),
         items: &[Item],
         part: &[bool],
         gradient: usize,
-        work: impl Fn(&mut Workspace, &mut Batch, &[(usize, usize)], &mut [f32]) -> Result<T> + Sync,
+        work: impl Fn(&mut dyn Pass, &mut Batch, &[(usize, usize)]) -> Result<T> + Sync,
     ) -> Result<Vec<(Vec<usize>, T)>> {
         let mut order: Vec<usize> =
             (0..items.len()).filter(|item| part.is_empty() || items[*item].is_of(part)).collect();
@@ -251,13 +238,15 @@ impl Learner {
                     scope.spawn(move || {
                         worker.gradient.clear();
                         worker.gradient.resize(gradient, 0.0);
+                        let of_pass = Some(&mut worker.gradient[..]).filter(|_| gradient > 0);
+                        let mut pass = worker.network.pass(layout, parameters, of_pass)?;
                         let mut done = Vec::new();
                         for own in chunks(items, share, most) {
                             let (mut batch, places) = batch(items, own, temperature);
-                            let found =
-                                work(&mut worker.workspace, &mut batch, &places, &mut worker.gradient)?;
+                            let found = work(&mut *pass, &mut batch, &places)?;
                             done.push((own.to_vec(), found));
                         }
+                        pass.finish()?;
                         Ok(done)
                     })
                 })

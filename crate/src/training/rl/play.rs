@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use burn::backend::Flex;
-use burn::backend::flex::FlexDevice;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use futures_lite::future::block_on;
 
@@ -18,15 +16,15 @@ use crate::datasets::{Dialogue, KnownFacts};
 use crate::error::{Error, Result};
 use crate::evaluation::Judge;
 use crate::generation::{
-    Batching, Cancel, Connection, LanguageModel, LocalModel, Malformed, RemoteModel, Retries, Sampling,
-    no_turn, parse_address,
+    Batching, Cancel, Connection, LanguageModel, Malformed, RemoteModel, Retries, Sampling, parse_address,
 };
+use crate::training::compute::Compute;
 
 /// Does work on every part in turn, on several threads; results in the order of the parts.
 fn on_threads<P: Sync, R: Send>(
     threads: usize,
     parts: &[P],
-    work: impl Fn(&mut dyn Iterator<Item = (usize, &P)>) -> Result<Vec<R>> + Sync,
+    work: impl Fn(usize, &mut dyn Iterator<Item = (usize, &P)>) -> Result<Vec<R>> + Sync,
 ) -> Result<Vec<R>> {
     let work = &work;
     let shares: Vec<Result<Vec<R>>> = std::thread::scope(|scope| {
@@ -34,7 +32,7 @@ fn on_threads<P: Sync, R: Send>(
             .map(|own| {
                 scope.spawn(move || {
                     let mut mine = parts.iter().enumerate().filter(|(place, _)| place % threads == own);
-                    work(&mut mine)
+                    work(own, &mut mine)
                 })
             })
             .collect();
@@ -44,9 +42,6 @@ fn on_threads<P: Sync, R: Send>(
     let mut shares = shares.into_iter().map(|own| Ok(own?.into_iter())).collect::<Result<Vec<_>>>()?;
     Ok((0..parts.len()).filter_map(|place| shares[place % threads].next()).collect())
 }
-
-/// How many tasks, or conversations, a thread works on at once.
-const SIDE_BY_SIDE: usize = 8;
 
 /// The variable that holds the key of a judge's server, or of one that plays.
 const KEY: &str = "OPENAI_API_KEY";
@@ -67,6 +62,8 @@ fn judge((address, replies): (&str, &Path)) -> Result<Judge> {
 
 /// What is the same for all tasks of a step.
 pub(super) struct Round<'a> {
+    /// Where.
+    pub(super) compute: &'a dyn Compute,
     /// The network.
     pub(super) policy: &'a Policy,
     /// The weights that play.
@@ -92,15 +89,16 @@ pub(super) struct Round<'a> {
 impl Round<'_> {
     /// Plays every task; a group of rollouts each. What they were chosen from is found only where `learn`.
     pub(super) fn play(&self, tasks: &[&Task], learn: bool) -> Result<Vec<Vec<Rollout>>> {
-        on_threads(self.threads, tasks, |mine| {
-            let model = Rc::new(self.policy.model(self.parameters)?);
+        on_threads(self.compute.workers(self.threads), tasks, |own, mine| {
+            let of = |parameters| self.compute.model(own, self.policy, parameters);
+            let model = of(self.parameters)?;
             let playing: Rc<dyn LanguageModel> = match self.served {
                 Some(served) => Rc::new(ServedModel::new(model.clone(), served)?),
                 None => Rc::new(Batching::new(model.clone())),
             };
             let is_manager = tasks.iter().any(|task| matches!(task, Task::Manage { .. }));
             let frozen: Rc<dyn LanguageModel> = if is_manager {
-                Rc::new(Batching::new(Rc::new(self.policy.model(self.frozen)?)))
+                Rc::new(Batching::new(of(self.frozen)?))
             } else {
                 // Not asked.
                 playing.clone()
@@ -120,7 +118,7 @@ impl Round<'_> {
                 };
                 played.into_iter().map(rollout).collect::<Result<Vec<_>>>()
             });
-            block_on(stream::iter(plays).buffered(SIDE_BY_SIDE).try_collect())
+            block_on(stream::iter(plays).buffered(self.compute.side_by_side()).try_collect())
         })
     }
 
@@ -133,12 +131,12 @@ impl Round<'_> {
         known: Option<&KnownFacts>,
         on_read: &(dyn Fn() + Sync),
     ) -> Result<Vec<Reading>> {
-        on_threads(self.threads, dialogues, |mine| {
-            let model: Rc<dyn LanguageModel> =
-                Rc::new(Batching::new(Rc::new(self.policy.model(self.parameters)?)));
-            let extractor = LocalModel::<Flex>::load(extractor, &FlexDevice, no_turn())?;
+        on_threads(self.compute.workers(self.threads), dialogues, |own, mine| {
+            let model = self.compute.model(own, self.policy, self.parameters)?;
+            let model: Rc<dyn LanguageModel> = Rc::new(Batching::new(model));
+            let extractor = self.compute.load(own, extractor)?;
             let models = Models {
-                extractor: Rc::new(Batching::new(Rc::new(extractor))),
+                extractor: Rc::new(Batching::new(extractor)),
                 ..Models::one(model).with_retriever(self.policy.retriever()?)
             };
             let models = &models;
@@ -149,7 +147,7 @@ impl Round<'_> {
                 on_read();
                 Ok(reading)
             });
-            block_on(stream::iter(readings).buffered(SIDE_BY_SIDE).try_collect())
+            block_on(stream::iter(readings).buffered(self.compute.side_by_side()).try_collect())
         })
     }
 }

@@ -3,11 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::backend::Flex;
-use burn::backend::flex::FlexDevice;
-
+use super::learner::Sets;
+use crate::checkpoint::{CONFIG, MANIFEST, Manifest};
 use crate::error::{Error, Result};
-use crate::generation::{ChatTemplate, Lexicon, LocalModel, ModelInfo, PromptFamily, Tokenizer, no_turn};
+use crate::generation::{
+    ChatTemplate, Generation, LanguageModel, Lexicon, LocalModel, ModelInfo, PromptFamily, Request,
+    Tokenizer, no_turn,
+};
+use crate::kernels::Kernels;
 use crate::nn::{DecoderConfig, Family, LanguageDecoder};
 use crate::retrieval::Retriever;
 use crate::training::bpe::TokenizerFiles;
@@ -22,6 +25,32 @@ pub struct Shown {
     pub manager_candidates: usize,
     /// By the answer agent, of each speaker.
     pub candidates_per_speaker: usize,
+    /// In the words of which prompts; without it in those that the model's manifest names, else in nano's.
+    pub prompt_family: Option<PromptFamily>,
+}
+
+/// A model that plays: what it wrote can be written again.
+pub trait PlayedModel: LanguageModel {
+    /// [`LocalModel::prepare`]
+    fn prepare(&self, request: &Request) -> Result<(Vec<u32>, usize)>;
+    /// [`LocalModel::written`]
+    fn written(&self, request: &Request, ids: &[u32], logprobs: &[f32]) -> Result<Generation>;
+    /// [`LocalModel::replay`]
+    fn replay(&self, request: &Request, ids: &[u32]) -> Result<Sets>;
+}
+
+impl<B: Kernels> PlayedModel for LocalModel<B> {
+    fn prepare(&self, request: &Request) -> Result<(Vec<u32>, usize)> {
+        self.prepare(request)
+    }
+
+    fn written(&self, request: &Request, ids: &[u32], logprobs: &[f32]) -> Result<Generation> {
+        self.written(request, ids, logprobs)
+    }
+
+    fn replay(&self, request: &Request, ids: &[u32]) -> Result<Sets> {
+        self.replay(request, ids)
+    }
 }
 
 /// All of a model but its weights.
@@ -39,19 +68,22 @@ pub struct Policy {
 impl Policy {
     /// A model folder or bundle, and its weights.
     pub fn load(folder: &Path, shown: Shown) -> Result<(Self, Vec<f32>)> {
-        let config = DecoderConfig::from_json(&read_text(&folder.join(crate::checkpoint::CONFIG))?)?;
+        let config = DecoderConfig::from_json(&read_text(&folder.join(CONFIG))?)?;
         if config.family == Family::Bert {
             return Err(Error::invalid("a prefix language model cannot be trained by reinforcement yet"));
         }
         let layout = Layout::new(config)?;
         let parameters = read_start(folder, &layout)?;
+        let manifest = std::fs::read(folder.join(MANIFEST)).ok();
+        let manifest = manifest.map(|bytes| Manifest::from_json(&bytes)).transpose()?;
+        let named = manifest.filter(|own| own.prompt_family == "instruct").map(|_| PromptFamily::Instruct);
         let files = TokenizerFiles::load(folder)?;
         let tokenizer =
             Arc::new(Tokenizer::from_bytes(files.tokenizer.as_bytes(), Some(files.config.as_bytes()), None)?);
         let info = ModelInfo {
             name: "policy".to_owned(),
             fingerprint: "0".repeat(64),
-            prompt_family: PromptFamily::Compact,
+            prompt_family: shown.prompt_family.or(named).unwrap_or(PromptFamily::Compact),
             context_length: layout.config.max_position_embeddings,
             candidates_per_speaker: shown.candidates_per_speaker,
             manager_candidates: shown.manager_candidates,
@@ -68,9 +100,9 @@ impl Policy {
     }
 
     /// The model with these weights: the generator that serves users.
-    pub fn model(&self, parameters: &[f32]) -> Result<LocalModel<Flex>> {
+    pub fn model<B: Kernels>(&self, parameters: &[f32], device: &B::Device) -> Result<LocalModel<B>> {
         let config = &self.layout.config;
-        let decoder = LanguageDecoder::<Flex>::from_parameters(config, &FlexDevice, |spec| {
+        let decoder = LanguageDecoder::<B>::from_parameters(config, device, |spec| {
             let tensor = self.layout.tensors.iter().find(|tensor| tensor.name == spec.name);
             let tensor = tensor.ok_or_else(|| Error::internal(format!("{} is not trained", spec.name)))?;
             Ok(parameters[tensor.range()].to_vec().into())

@@ -1,8 +1,7 @@
 //! The run from a configuration to a trained model.
 //!
 //! ```text
-//! config.toml, metrics.jsonl, samples.jsonl, checkpoint-N/, model/   as every run (crate::training::RunFolder)
-//! adapter/            the adapter in PEFT's layout, where one was trained; model/ has it in its weights
+//! config.toml, metrics.jsonl, samples.jsonl, checkpoint-N/, model/, adapter/   as every run (crate::training::RunFolder)
 //! timings.jsonl       what two runs of the same seed do not share
 //! events.out.tfevents…    the metrics for TensorBoard, a file for every start
 //! facts.json          what the extractor took out of every turn, once
@@ -36,6 +35,7 @@ use crate::error::{Error, Result};
 use crate::generation::{Cancel, Sampling};
 use crate::random::{Random, keyed};
 use crate::training::adapted::Adapted;
+use crate::training::compute::{Compute, Cpu};
 use crate::training::events::Events;
 use crate::training::lora::LoraConfig;
 use crate::training::network::Layout;
@@ -46,8 +46,6 @@ use crate::training::run_folder::{RunFolder, TrainerState, read_files, read_mode
 const SAMPLES: usize = 3;
 const FACTS: &str = "facts.json";
 const REPLIES: &str = "judge";
-/// What a checkpoint has beside policy and optimiser: the critic, the adapter.
-const MORE: &str = "more";
 
 /// Which algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,37 +139,50 @@ pub(super) fn move_actor(
 /// Trains until the last phase's end, `max_seconds` or the caller's stop, whichever is first. At a stop there is a
 /// checkpoint to resume from; the resumed run gives the same weights, bit for bit.
 pub fn run(method: Method, config: &RlConfig, resume: bool, stop: &Cancel) -> Result<RlOutcome> {
+    run_on(&Cpu, method, config, resume, stop)
+}
+
+/// [`run`] with the CPU or other devices; the bits are the CPU's alone.
+pub fn run_on(
+    compute: &dyn Compute,
+    method: Method,
+    config: &RlConfig,
+    resume: bool,
+    stop: &Cancel,
+) -> Result<RlOutcome> {
     let open = if resume { Some(RunFolder::open(config)?) } else { None };
     let shown = Shown {
         manager_candidates: config.data.manager_candidates,
         candidates_per_speaker: config.data.candidates_per_speaker,
+        prompt_family: config.prompt_family,
     };
     let (policy, parameters) = Policy::load(&config.model_name_or_path, shown)?;
     let files = read_files(&config.extractor_name_or_path)?;
     let extractor = checkpoint::extractor(&files)?.unwrap_or(files);
     let dialogues = dialogues(config)?;
+    let networks = compute.networks(config.threads, &policy.layout, config.precision())?;
     // Everything that can be missing is there: only now is a folder taken.
     let folder = open.map_or_else(|| RunFolder::create(config), Ok)?;
-    let saved = if resume { folder.load_latest(&policy.layout)? } else { None };
+    let saved = if resume { folder.load_latest(&policy.layout, config.lora.is_some())? } else { None };
     let adapted = |own: &LoraConfig| Adapted::new(&policy.layout, own, config.seed, parameters.clone());
     let mut adapted = config.lora.as_ref().map(adapted).transpose()?;
     let state = if let Some((state, _)) = saved {
         if let Some(adapted) = &mut adapted {
-            adapted.restore(&mut folder.load_more(MORE)?)?;
+            adapted.restore(&mut folder.load_more()?)?;
         }
         state
     } else {
-        let moments = Moments::new(policy.layout.len());
+        let moments = Moments::new(if adapted.is_some() { 0 } else { policy.layout.len() });
         TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments, more: Value::Null }
     };
     folder.rewind_logs()?;
-    let learner = Learner::new(config.threads, config.micro_batch_tokens, config.temperature as f32)
-        .gradient_checkpointing(config.gradient_checkpointing);
+    let learner = Learner::new(networks, config.micro_batch_tokens, config.temperature as f32);
     let (kl_weight, metrics) = (f64::from(config.ppo.kl_coef as f32), Metrics::of_json(&state.more));
     let events = Events::create(folder.path())?;
     let replies = folder.path().join(REPLIES);
     let served = config.vllm_server_base_url.as_deref().map(|url| Served::new(url, folder.path()));
     let mut run = Run {
+        compute,
         method,
         config,
         folder,
@@ -192,6 +203,7 @@ pub fn run(method: Method, config: &RlConfig, resume: bool, stop: &Cancel) -> Re
 }
 
 struct Run<'a> {
+    compute: &'a dyn Compute,
     method: Method,
     config: &'a RlConfig,
     folder: RunFolder,
@@ -268,8 +280,7 @@ impl Run<'_> {
         let path = if finished {
             bar.finish();
             if let Some(adapted) = &self.adapted {
-                let base = self.config.model_name_or_path.display().to_string();
-                adapted.lora.save(&self.folder.path().join("adapter"), &base)?;
+                self.folder.save_adapter(&adapted.lora, &self.config.model_name_or_path)?;
             }
             self.save_model("model")?
         } else {
@@ -292,7 +303,7 @@ impl Run<'_> {
         }
         more.extend(self.adapted.iter().flat_map(Adapted::parts));
         let (layout, files) = (&self.policy.layout, &self.policy.files);
-        self.folder.save(layout, files, &self.state, (MORE, &more), self.config.save_total_limit)
+        self.folder.save(layout, files, &self.state, &more, self.config.save_total_limit)
     }
 
     /// Takes up a phase at its `step`-th step.
@@ -301,9 +312,9 @@ impl Run<'_> {
         let name = format!("phase-{place}");
         let (reference, critic) = if step == 1 {
             self.save_model(&name)?;
-            self.state.moments = Moments::new(self.policy.layout.len());
-            if let Some(adapted) = &mut self.adapted {
-                adapted.forget();
+            match &mut self.adapted {
+                Some(adapted) => adapted.forget(),
+                None => self.state.moments = Moments::new(self.policy.layout.len()),
             }
             self.kl_weight = f64::from(self.config.ppo.kl_coef as f32);
             let critic = (self.method == Method::Ppo)
@@ -312,7 +323,7 @@ impl Run<'_> {
         } else {
             let reference = read_model(&self.folder.path().join(&name), &self.policy.layout)?;
             let critic = if self.method == Method::Ppo {
-                let mut parts = self.folder.load_more(MORE)?;
+                let mut parts = self.folder.load_more()?;
                 if let Some(&[weight]) = parts.remove("kl_weight").as_deref() {
                     self.kl_weight = f64::from(weight);
                 }
@@ -343,10 +354,22 @@ impl Run<'_> {
         count: usize,
         stop: &'b Cancel,
     ) -> Round<'b> {
-        let threads = self.config.threads;
+        let (compute, threads) = (self.compute, self.config.threads);
         let judge = self.config.judge.as_deref().map(|address| (address, &*self.replies));
         let (constrained, served, policy) = (self.config.constrained, self.served.as_ref(), &self.policy);
-        Round { policy, parameters, frozen, sampling, count, threads, constrained, served, judge, stop }
+        Round {
+            compute,
+            policy,
+            parameters,
+            frozen,
+            sampling,
+            count,
+            threads,
+            constrained,
+            served,
+            judge,
+            stop,
+        }
     }
 
     /// Reads all conversations with these weights. Facts are taken out of them once in a run.

@@ -9,15 +9,14 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use async_trait::async_trait;
-use burn::backend::Flex;
 use futures_lite::future::block_on;
 use sha2::{Digest as _, Sha256};
 
 use super::play::key;
+use super::policy::PlayedModel;
 use crate::error::{Error, Result};
 use crate::generation::{
-    Cancel, ChatMessage, Connection, Generation, LanguageModel, LocalModel, ModelInfo, Request, Retries,
-    TokenServer,
+    Cancel, ChatMessage, Connection, Generation, LanguageModel, ModelInfo, Request, Retries, TokenServer,
 };
 use crate::training::lora::{Lora, WEIGHTS};
 
@@ -66,14 +65,14 @@ impl Served {
 
 /// The policy, whose tokens a server writes.
 pub(super) struct ServedModel {
-    local: Rc<LocalModel<Flex>>,
+    local: Rc<dyn PlayedModel>,
     server: TokenServer,
     adapter: String,
 }
 
 impl ServedModel {
     /// The local model with the same adapter, and the server.
-    pub(super) fn new(local: Rc<LocalModel<Flex>>, served: &Served) -> Result<Self> {
+    pub(super) fn new(local: Rc<dyn PlayedModel>, served: &Served) -> Result<Self> {
         let adapter = served.adapter.clone();
         let adapter = adapter.ok_or_else(|| Error::internal("the server was told no adapter"))?;
         Ok(Self { local, server: served.server.clone(), adapter })

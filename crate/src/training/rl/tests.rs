@@ -4,21 +4,24 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use burn::backend::Flex;
+use burn::backend::flex::FlexDevice;
 use serde_json::Value;
 
-use super::config::RlConfig;
+use super::config::{Agent, Phase, RlConfig};
 use super::environment::{Reading, Task};
 use super::learner::{Item, Learner, PerToken, Rollout};
 use super::play::Round;
 use super::policy::{Policy, Shown};
-use super::run::{Method, run};
+use super::run::{Method, run, run_on};
 use crate::checkpoint::{Files, Quantization};
 use crate::datasets::{Dialogue, KnownFacts, TurnFacts, synthetic};
 use crate::generation::{Cancel, Sampling};
+use crate::training::network::Layout;
 use crate::training::run_folder::{RunConfig as _, read_files};
-use crate::training::{LoraConfig, merge_adapter};
+use crate::training::{Compute, Cpu, Devices, LoraConfig, Precision, merge_adapter};
 
-const SHOWN: Shown = Shown { manager_candidates: 3, candidates_per_speaker: 4 };
+const SHOWN: Shown = Shown { manager_candidates: 3, candidates_per_speaker: 4, prompt_family: None };
 
 /// A model folder and a bundle of it, made once.
 static MODEL: LazyLock<(tempfile::TempDir, PathBuf, PathBuf)> = LazyLock::new(|| {
@@ -40,6 +43,7 @@ fn readings(policy: &Policy, parameters: &[f32], threads: usize) -> Vec<Reading>
     let facts = KnownFacts::read(&folder.path().join("facts.json")).unwrap();
     let (stop, sampling) = (Cancel::default(), Sampling::default());
     let round = Round {
+        compute: &Cpu,
         policy,
         parameters,
         frozen: parameters,
@@ -86,6 +90,7 @@ fn held_rollouts(
     let tasks: Vec<&Task> = tasks.iter().collect();
     let (stop, sampling) = (Cancel::default(), Sampling { temperature, seed: 5, ..Sampling::default() });
     let round = Round {
+        compute: &Cpu,
         policy,
         parameters,
         frozen: parameters,
@@ -104,6 +109,10 @@ fn shape(rollouts: &[Rollout]) -> Vec<usize> {
     rollouts.iter().map(|own| own.sets.iter().map(Vec::len).sum()).collect()
 }
 
+fn on_cpu(layout: &Layout, threads: usize, most: usize, temperature: f32) -> Learner {
+    Learner::new(Cpu.networks(threads, layout, Precision::default()).unwrap(), most, temperature)
+}
+
 #[test]
 fn the_trainer_finds_the_log_probabilities_that_the_generator_said() {
     let (policy, parameters) = Policy::load(&MODEL.1, SHOWN).unwrap();
@@ -112,7 +121,7 @@ fn the_trainer_finds_the_log_probabilities_that_the_generator_said() {
     assert!(shape.iter().all(|count| *count > 0), "{shape:?}");
     // A manager's trajectory has a segment for every fact that a model decided on.
     assert!(rollouts.iter().any(|own| own.sets.len() > 1));
-    let mut learner = Learner::new(2, 1024, 1.0);
+    let mut learner = on_cpu(&policy.layout, 2, 1024, 1.0);
     let (found, entropies) = learner.logprobs(&policy.layout, &parameters, &items, &shape, &[]).unwrap();
     for (rollout, found) in rollouts.iter().zip(&found) {
         let segments = rollout.trajectory.segments.iter().zip(&rollout.sets);
@@ -124,7 +133,7 @@ fn the_trainer_finds_the_log_probabilities_that_the_generator_said() {
     }
     assert!(entropies.iter().flatten().all(|own| (0.0..10.0).contains(own)));
     // Alone as in a batch, on one thread as on two.
-    let mut alone = Learner::new(1, 1, 1.0);
+    let mut alone = on_cpu(&policy.layout, 1, 1, 1.0);
     let (again, _) = alone.logprobs(&policy.layout, &parameters, &items, &shape, &[]).unwrap();
     // A part of the trajectories is what it is among all.
     let part: Vec<bool> = (0..shape.len()).map(|row| row == shape.len() - 1).collect();
@@ -140,7 +149,7 @@ fn without_the_grammar_too() {
     let (policy, parameters) = Policy::load(&MODEL.1, SHOWN).unwrap();
     let rollouts = held_rollouts(&policy, &parameters, 2, 1.0, false);
     let (items, shape) = (Item::all(&rollouts), shape(&rollouts));
-    let mut learner = Learner::new(2, 1024, 1.0);
+    let mut learner = on_cpu(&policy.layout, 2, 1024, 1.0);
     let (found, _) = learner.logprobs(&policy.layout, &parameters, &items, &shape, &[]).unwrap();
     for (rollout, found) in rollouts.iter().zip(&found) {
         let segments = &rollout.trajectory.segments;
@@ -197,7 +206,7 @@ fn a_gradient_is_the_same_in_parts_as_at_once() {
     let slopes: PerToken = shape.iter().map(|count| vec![0.3 / *count as f32; *count]).collect();
     let bonuses = vec![0.01; shape.len()];
     let gradient = |threads, most, slopes: &PerToken| {
-        let mut learner = Learner::new(threads, most, 1.3);
+        let mut learner = on_cpu(&policy.layout, threads, most, 1.3);
         let (gradient, norm) =
             learner.gradient(&policy.layout, &parameters, &items, slopes, (&bonuses, None)).unwrap();
         (gradient.to_vec(), norm)
@@ -223,7 +232,7 @@ fn a_completion_that_the_grammar_does_not_allow_is_not_replayed() {
     let (policy, parameters) = Policy::load(&MODEL.1, SHOWN).unwrap();
     let rollouts = rollouts(&policy, &parameters, 1, 1.0);
     let segment = &rollouts[0].trajectory.segments[0];
-    let model = policy.model(&parameters).unwrap();
+    let model = policy.model::<Flex>(&parameters, &FlexDevice).unwrap();
     let mut ids = segment.generation.ids.clone();
     assert_eq!(model.replay(&segment.request, &ids).unwrap(), rollouts[0].sets[0]);
     assert!(model.replay(&segment.request, &ids[..ids.len() - 1]).is_err());
@@ -395,4 +404,47 @@ fn the_committed_configurations_are_read_and_senseless_ones_are_refused_by_name(
         let error = RlConfig::parse(&text).unwrap_err();
         assert!(error.message().contains(word), "{word}: {error}");
     }
+}
+
+/// Two devices, by automatic differentiation: the first steps are the CPU's, and the run goes to its end.
+#[test]
+fn a_run_on_devices_learns_what_one_on_the_cpu_does() {
+    for method in [Method::Grpo, Method::Ppo] {
+        let folder = tempfile::tempdir().unwrap();
+        let run = |name: &str, compute: &dyn Compute, bf16: bool| {
+            let path = folder.path().join(name);
+            tell_facts(&path);
+            let phases = [Agent::Answer, Agent::Manager].map(|agent| Phase { agent, max_steps: 1 }).to_vec();
+            let config = RlConfig { bf16, phases, ..config(&path) };
+            let outcome = run_on(compute, method, &config, false, &Cancel::default());
+            assert!(outcome.unwrap().finished);
+            let text = std::fs::read_to_string(path.join("metrics.jsonl")).unwrap();
+            let mut lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            // The line of the first step, behind that of the first validation.
+            lines.find(|line| line["step"] == 1 && line["reward"].is_number()).unwrap()
+        };
+        let devices = Devices::<Flex>(vec![FlexDevice, FlexDevice]);
+        let (cpu, own) = (run("cpu", &Cpu, false), run("devices", &devices, false));
+        let mut compared = 0;
+        for (name, wanted) in cpu.as_object().unwrap() {
+            let (wanted, found) = (wanted.as_f64().unwrap(), own[name].as_f64().unwrap());
+            assert!((wanted - found).abs() < 1e-3 * (1.0 + wanted.abs()), "{name}: {wanted} {found}");
+            compared += 1;
+        }
+        assert!(compared > 10);
+        if method == Method::Grpo {
+            let narrow = run("bf16", &devices, true);
+            let entropy = |line: &Value| line["entropy"].as_f64().unwrap();
+            assert!((entropy(&cpu) - entropy(&narrow)).abs() < 0.1, "{cpu} {narrow}");
+        }
+    }
+}
+
+#[test]
+fn the_cpu_has_no_bfloat16() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = RlConfig { bf16: true, ..config(&folder.path().join("run")) };
+    let error = run(Method::Grpo, &config, false, &Cancel::default()).unwrap_err();
+    assert!(error.message().contains("bf16"), "{error}");
+    assert!(!folder.path().join("run").exists());
 }

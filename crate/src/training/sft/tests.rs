@@ -1,9 +1,13 @@
+use burn::backend::Flex;
+use burn::backend::flex::FlexDevice;
+
 use super::*;
 use crate::checkpoint::Quantization;
 use crate::generation::{Grammar, PromptFamily};
 use crate::training::examples::{Source, Task};
 use crate::training::{
-    Curriculum, EncoderConfig, FreeformConfig, LoraConfig, LossWeights, TaskCounts, merge_adapter,
+    Curriculum, Devices, EncoderConfig, FreeformConfig, LoraConfig, LossWeights, Schedule, TaskCounts,
+    merge_adapter,
 };
 
 pub(in crate::training) fn config(folder: &std::path::Path) -> SftConfig {
@@ -108,6 +112,16 @@ fn an_adapter_learns_alone() {
     assert!(weights(&whole) != weights(&base), "nothing was learned");
     merge_adapter(&base.path, &path("whole/adapter"), &path("merged")).unwrap();
     assert!(std::fs::read(path("merged/model.safetensors")).unwrap() == weights(&whole));
+    // One that stops early has the adapter of its best model, and not of its last.
+    let mut early = config("early");
+    (early.max_steps, early.eval_steps, early.learning_rate) = (40, 2, 0.5);
+    (early.early_stopping_patience, early.lr_scheduler_type) = (Some(2), Schedule::ConstantWithWarmup);
+    let early = run(&early, false, &Cancel::default()).unwrap();
+    assert!(early.finished && early.step < 40, "{}", early.step);
+    merge_adapter(&base.path, &path("early/adapter"), &path("best")).unwrap();
+    assert!(std::fs::read(path("best/model.safetensors")).unwrap() == weights(&early));
+    let last = std::fs::read(path(&format!("early/checkpoint-{}/model.safetensors", early.step))).unwrap();
+    assert!(last != weights(&early));
     // What cannot be adapted is said before anything is made.
     let mut wrong = config("wrong");
     wrong.lora.as_mut().unwrap().target_modules.push("lm_head".to_owned());
@@ -124,7 +138,7 @@ fn a_run_stops_early_as_its_best_model_and_so_does_one_that_was_stopped_on_the_w
         (config.max_steps, config.eval_steps, config.save_steps, config.logging_steps) = (40, 2, 3, 5);
         // So fast that it soon gets worse.
         (config.learning_rate, config.early_stopping_patience) = (5.0, Some(2));
-        config.lr_scheduler_type = crate::training::Schedule::ConstantWithWarmup;
+        config.lr_scheduler_type = Schedule::ConstantWithWarmup;
         config
     };
     let whole = run(&config("whole"), false, &Cancel::default()).unwrap();
@@ -265,7 +279,8 @@ fn a_small_network_learns_twenty_examples_by_heart() {
     let parameters = layout.initialize(1);
     let moments = Moments::new(layout.len());
     let state = TrainerState { step: 0, tokens: 0, seconds: 0.0, parameters, moments, more: Value::Null };
-    let mut trainer = Trainer::new(&config, layout, state, None);
+    let networks = Cpu.networks(config.threads, &layout, config.precision()).unwrap();
+    let mut trainer = Trainer::new(&config, networks, layout, state, None);
     let before = trainer.evaluate(&chosen, None).unwrap();
     for _ in 0..400 {
         trainer.step(&chosen).unwrap();
@@ -305,4 +320,17 @@ fn forced_tokens_and_inserted_lines_are_no_targets() {
         let tokens = [&example.prompt(branch), branch.completion()].concat();
         assert_eq!(tokens[target.row + 1], target.token);
     }
+}
+
+/// The same examples in the same order, with the same dropout: the same losses, but for rounding.
+#[test]
+fn a_run_on_devices_learns_what_one_on_the_cpu_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str, compute: &dyn Compute| {
+        let mut config = config(&folder.path().join(name));
+        (config.dropout, config.max_grad_norm) = (0.1, 0.5);
+        run_on(compute, &config, false, &Cancel::default()).unwrap().eval.unwrap()
+    };
+    let ((wanted, _), (found, _)) = (run("cpu", &Cpu), run("devices", &Devices::<Flex>(vec![FlexDevice; 2])));
+    assert!(wanted > 1.0 && (wanted - found).abs() < 1e-3 * wanted, "{wanted} {found}");
 }

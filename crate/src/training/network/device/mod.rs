@@ -1,0 +1,382 @@
+//! The same network on a burn device, by automatic differentiation of the decoder that serves users.
+//!
+//! The weights and the optimiser's memory stay with the trainer, in 32 bits; the device has a copy for as long as the
+//! passes last, in 16 bits where asked, and gives back the sum of their gradients (the division of ZeRO-Offload; Ren et
+//! al., 2021). Each layer is differentiated by itself, so that with checkpointing (Chen et al., 2016) the activations of
+//! one layer are in memory at a time, whatever burn's own strategy for single operations is.
+
+mod head;
+#[cfg(test)]
+mod tests;
+mod trees;
+
+use burn::backend::Autodiff;
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
+use futures_lite::future::block_on;
+
+use self::head::{pieces, score};
+use self::trees::Trees;
+use super::dropout::Part;
+use super::forward::{Batch, Losses};
+use super::layout::Layout;
+use super::pass::{Network, Pass, learns_nothing};
+use crate::error::{Error, Result};
+use crate::kernels::Kernels;
+use crate::nn::{Decoder, Parameter, ParameterSpec, Weight, read_back};
+
+/// The gradients of one backward half.
+type Gradients<B> = <Autodiff<B> as AutodiffBackend>::Gradients;
+
+/// A device that computes passes.
+#[derive(Clone, Debug)]
+pub struct DeviceNetwork<B: Kernels> {
+    /// Which.
+    pub device: B::Device,
+    /// Multiply in bfloat16; norms, softmax, the residual stream and losses stay in 32 bits.
+    pub bf16: bool,
+    /// Keep of every layer what it reads only.
+    pub gradient_checkpointing: bool,
+}
+
+impl<B: Kernels> Network for DeviceNetwork<B> {
+    fn pass<'a>(
+        &'a mut self,
+        layout: &'a Layout,
+        parameters: &'a [f32],
+        gradient: Option<&'a mut [f32]>,
+    ) -> Result<Box<dyn Pass + 'a>> {
+        let mut decoder = Decoder::<Autodiff<B>>::from_parameters(&layout.config, &self.device, |spec| {
+            let tensor = layout.tensors.iter().find(|tensor| tensor.name == spec.name);
+            let tensor = tensor.ok_or_else(|| Error::internal(format!("{} is not trained", spec.name)))?;
+            Ok(parameters[tensor.range()].to_vec().into())
+        })?;
+        if self.bf16 {
+            decoder = decoder.map(&mut Narrow);
+        }
+        let specs = layout.config.parameters();
+        let still = decoder.clone().no_grad();
+        let sums = vec![None; specs.len()];
+        Ok(Box::new(DevicePass {
+            own: self,
+            layout,
+            gradient,
+            decoder,
+            still,
+            specs,
+            sums,
+            head_sum: Vec::new(),
+            trees: None,
+            layers: Vec::new(),
+            last: None,
+        }))
+    }
+}
+
+/// Matrices in bfloat16.
+struct Narrow;
+
+impl<B: AutodiffBackend> ModuleMapper<B> for Narrow {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let (id, tensor, mapper) = param.consume();
+        let tensor = if D == 2 {
+            Tensor::from_inner(tensor.inner().cast(FloatDType::BF16)).require_grad()
+        } else {
+            tensor
+        };
+        Param::from_mapped_value(id, tensor, mapper)
+    }
+}
+
+/// A layer of the last forward half.
+struct LayerRun<B: Kernels> {
+    /// What it read.
+    input: Tensor<Autodiff<B>, 2>,
+    /// What it wrote, with its history, where that was kept.
+    output: Option<Tensor<Autodiff<B>, 2>>,
+}
+
+struct DevicePass<'a, B: Kernels> {
+    own: &'a DeviceNetwork<B>,
+    layout: &'a Layout,
+    gradient: Option<&'a mut [f32]>,
+    /// The weights, tracked.
+    decoder: Decoder<Autodiff<B>>,
+    /// The same ones, not tracked.
+    still: Decoder<Autodiff<B>>,
+    specs: Vec<ParameterSpec>,
+    /// The gradient of each parameter as far as it is known, flat and in 32 bits.
+    sums: Vec<Option<Tensor<B, 1>>>,
+    /// A value head's.
+    head_sum: Vec<f32>,
+    trees: Option<Trees<Autodiff<B>>>,
+    layers: Vec<LayerRun<B>>,
+    /// What the last layer wrote.
+    last: Option<Tensor<B, 2>>,
+}
+
+impl<B: Kernels> DevicePass<'_, B> {
+    fn ids(&self, values: impl Iterator<Item = usize>) -> Tensor<B, 1, Int> {
+        let values: Vec<i32> = values.map(|value| value as i32).collect();
+        let count = values.len();
+        Tensor::from_data(TensorData::new(values, [count]), &self.own.device)
+    }
+
+    fn floats(&self, values: &[f32]) -> Tensor<Autodiff<B>, 1> {
+        Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), &self.own.device)
+    }
+
+    /// Drops of an activation, the same values whenever it is asked.
+    fn drop(
+        &self,
+        batch: &Batch,
+        layer: usize,
+        part: Part,
+        x: Tensor<Autodiff<B>, 2>,
+    ) -> Tensor<Autodiff<B>, 2> {
+        if batch.dropout.is_none() {
+            return x;
+        }
+        let shape = x.dims();
+        let mut kept = vec![1.0; shape[0] * shape[1]];
+        batch.drop(&mut kept, layer, part);
+        x * Tensor::from_data(TensorData::new(kept, shape), &self.own.device)
+    }
+
+    /// The vectors of a batch's tokens.
+    fn embed(&self, decoder: &Decoder<Autodiff<B>>, batch: &Batch) -> Tensor<Autodiff<B>, 2> {
+        let ids = self.ids(batch.tokens.iter().map(|token| *token as usize));
+        let x = decoder.embed(Tensor::from_inner(ids).unsqueeze::<2>()).cast(FloatDType::F32);
+        self.drop(batch, 0, Part::Embedding, x)
+    }
+
+    fn layer(
+        &self,
+        decoder: &Decoder<Autodiff<B>>,
+        place: usize,
+        batch: &Batch,
+        trees: &Trees<Autodiff<B>>,
+        x: Tensor<Autodiff<B>, 2>,
+    ) -> Tensor<Autodiff<B>, 2> {
+        let (layer, config) = (&decoder.layers[place], &self.layout.config);
+        let projected = layer.project(layer.norm_input(x.clone(), config), 1, config);
+        let attended = trees.attend(projected);
+        let mixed = |x| self.drop(batch, place, Part::Mixed, x);
+        let gated = |x| self.drop(batch, place, Part::Gated, x);
+        layer.finish_with(x, attended, config, mixed, gated)
+    }
+
+    /// The states of all rows behind the last layer.
+    fn run_layers(&mut self, batch: &Batch) -> Result<Tensor<B, 2>> {
+        batch.check(self.layout)?;
+        if batch.adapter.is_some() {
+            return Err(Error::invalid("lora_dropout is computed on the CPU only"));
+        }
+        // The histories of the last batch go before this one's come.
+        self.layers.clear();
+        let trees = Trees::new(&self.layout.config, batch, self.own.bf16, &self.own.device);
+        let keep = self.gradient.is_some() && !self.own.gradient_checkpointing;
+        let mut layers = Vec::new();
+        let mut x = self.embed(&self.still, batch).inner();
+        for place in 0..self.layout.config.num_hidden_layers {
+            let input = Tensor::from_inner(x);
+            let run = if keep {
+                let input = input.require_grad();
+                let output = self.layer(&self.decoder, place, batch, &trees, input.clone());
+                x = output.clone().inner();
+                LayerRun { input, output: Some(output) }
+            } else {
+                x = self.layer(&self.still, place, batch, &trees, input.clone()).inner();
+                LayerRun { input, output: None }
+            };
+            if self.gradient.is_some() {
+                layers.push(run);
+            }
+        }
+        (self.trees, self.layers) = (Some(trees), layers);
+        self.last = Some(x.clone());
+        Ok(x)
+    }
+
+    fn target_rows(&self, batch: &Batch) -> Tensor<B, 1, Int> {
+        self.ids(batch.targets.iter().map(|target| target.row))
+    }
+
+    /// The rows of the last layer that predict a target.
+    fn picked(&self, batch: &Batch) -> Result<Tensor<B, 2>> {
+        let last =
+            self.last.clone().ok_or_else(|| Error::internal("a backward half without a forward half"))?;
+        Ok(last.select(0, self.target_rows(batch)))
+    }
+
+    /// Adds to the gradient of the `place`-th parameter.
+    fn add(&mut self, place: usize, parameter: &Parameter<'_, Autodiff<B>>, gradients: &Gradients<B>) {
+        let is_transposed = self.specs[place].is_transposed();
+        let flat = match parameter {
+            Parameter::Weight(Weight::Full(own)) => own.val().grad(gradients).map(|own| {
+                let own = if is_transposed { own.transpose() } else { own };
+                own.cast(FloatDType::F32).reshape([-1])
+            }),
+            Parameter::Weight(Weight::Packed(_)) => None,
+            Parameter::Matrix(own) => own.val().grad(gradients).map(|own| own.reshape([-1])),
+            Parameter::Vector(own) => own.val().grad(gradients),
+        };
+        if let Some(flat) = flat {
+            let sum = self.sums[place].take();
+            self.sums[place] = Some(match sum {
+                Some(sum) => sum + flat,
+                None => flat,
+            });
+        }
+    }
+
+    /// Adds what the norm before the head, and the head, have in these gradients.
+    fn add_head(&mut self, gradients: &Gradients<B>) {
+        let decoder = self.decoder.clone();
+        let norm = self.specs.len() - 1 - usize::from(decoder.lm_head.is_some());
+        self.add(norm, &Parameter::Vector(&decoder.norm), gradients);
+        match &decoder.lm_head {
+            Some(head) => self.add(norm + 1, &Parameter::Weight(head), gradients),
+            None => self.add(0, &Parameter::Weight(&decoder.embed_tokens), gradients),
+        }
+    }
+
+    /// From the gradient of the picked rows to those of everything below.
+    fn layers_backward(&mut self, batch: &Batch, dpicked: Tensor<B, 2>) -> Result<()> {
+        let trees = self.trees.take().ok_or_else(learns_nothing)?;
+        let shape = [batch.tokens.len(), self.layout.config.hidden_size];
+        let mut dx = Tensor::<B, 2>::zeros(shape, &self.own.device).select_assign(
+            0,
+            self.target_rows(batch),
+            dpicked,
+            IndexingUpdateOp::Add,
+        );
+        let decoder = self.decoder.clone();
+        let mut end = self.specs.len() - 1 - usize::from(decoder.lm_head.is_some());
+        for place in (0..decoder.layers.len()).rev() {
+            let LayerRun { input, output } = self.layers.pop().ok_or_else(learns_nothing)?;
+            let (input, output) = if let Some(output) = output {
+                (input, output)
+            } else {
+                let input = input.require_grad();
+                let output = self.layer(&decoder, place, batch, &trees, input.clone());
+                (input, output)
+            };
+            let gradients = (output * Tensor::from_inner(dx)).sum().backward();
+            let parameters = decoder.layers[place].parameters();
+            let first = end - parameters.len();
+            for (own, parameter) in (first..end).zip(&parameters) {
+                self.add(own, parameter, &gradients);
+            }
+            end = first;
+            dx = input.grad(&gradients).ok_or_else(|| Error::internal("a layer without a gradient"))?;
+        }
+        let gradients = (self.embed(&decoder, batch) * Tensor::from_inner(dx)).sum().backward();
+        self.add(0, &Parameter::Weight(&decoder.embed_tokens), &gradients);
+        Ok(())
+    }
+
+    /// The values of picked rows, `[targets]`.
+    fn values(
+        decoder: &Decoder<Autodiff<B>>,
+        rows: Tensor<Autodiff<B>, 2>,
+        head: Tensor<Autodiff<B>, 1>,
+    ) -> Tensor<Autodiff<B>, 1> {
+        let [count, hidden] = rows.dims();
+        let weights = head.clone().narrow(0, 0, hidden).reshape([hidden, 1]);
+        let values = decoder.norm_output(rows).matmul(weights).reshape([count]);
+        values + head.narrow(0, hidden, 1)
+    }
+
+    fn check_head(&self, head: &[f32]) -> Result<()> {
+        if head.len() == self.layout.config.hidden_size + 1 {
+            Ok(())
+        } else {
+            Err(Error::internal("a value head is as wide as the network and has a bias"))
+        }
+    }
+}
+
+impl<B: Kernels> Pass for DevicePass<'_, B> {
+    fn forward(&mut self, batch: &Batch) -> Result<Losses> {
+        self.run_layers(batch)?;
+        let (picked, mut losses) = (self.picked(batch)?, Losses::default());
+        for piece in pieces(batch, self.layout.config.vocab_size) {
+            let rows = Tensor::from_inner(picked.clone().slice([piece.clone()]));
+            let scores = score(&self.still, rows, batch, piece);
+            let predicted = block_on(scores.predicted.into_data_async());
+            let predicted = predicted.map_err(|cause| Error::internal(format!("{cause:?}")))?;
+            losses.predicted.extend(predicted.iter::<i64>().map(|id| id as u32));
+            losses.logprobs.extend(block_on(read_back(scores.logprobs))?);
+            if batch.choices.is_some() {
+                losses.entropies.extend(block_on(read_back(scores.entropies))?);
+            }
+        }
+        Ok(losses)
+    }
+
+    fn backward(&mut self, batch: &Batch, coefficients: &[f32], bonuses: &[f32]) -> Result<()> {
+        assert_eq!(coefficients.len(), batch.targets.len(), "a coefficient for each target");
+        let (picked, mut dpicked) = (self.picked(batch)?, Vec::new());
+        let decoder = self.decoder.clone();
+        for piece in pieces(batch, self.layout.config.vocab_size) {
+            let rows = Tensor::<Autodiff<B>, 2>::from_inner(picked.clone().slice([piece.clone()]));
+            let rows = rows.require_grad();
+            let scores = score(&decoder, rows.clone(), batch, piece.clone());
+            let mut gain = scores.logprobs * self.floats(&coefficients[piece.clone()]);
+            if !bonuses.is_empty() {
+                gain = gain + scores.entropies * self.floats(&bonuses[piece]);
+            }
+            let gradients = gain.sum().neg().backward();
+            self.add_head(&gradients);
+            let own = rows.grad(&gradients).ok_or_else(|| Error::internal("a head without a gradient"))?;
+            dpicked.push(own);
+        }
+        if dpicked.is_empty() {
+            return Ok(());
+        }
+        self.layers_backward(batch, Tensor::cat(dpicked, 0))
+    }
+
+    fn forward_values(&mut self, head: &[f32], batch: &Batch) -> Result<Vec<f32>> {
+        self.check_head(head)?;
+        self.run_layers(batch)?;
+        if batch.targets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = Tensor::from_inner(self.picked(batch)?);
+        block_on(read_back(Self::values(&self.still, rows, self.floats(head))))
+    }
+
+    fn backward_values(&mut self, head: &[f32], batch: &Batch, slopes: &[f32]) -> Result<()> {
+        self.check_head(head)?;
+        if batch.targets.is_empty() {
+            return Ok(());
+        }
+        let rows = Tensor::<Autodiff<B>, 2>::from_inner(self.picked(batch)?).require_grad();
+        let weights = self.floats(head).require_grad();
+        let values = Self::values(&self.decoder, rows.clone(), weights.clone());
+        let gradients = (values * self.floats(slopes)).sum().backward();
+        self.add_head(&gradients);
+        let missing = || Error::internal("a value head without a gradient");
+        let own = block_on(read_back(weights.grad(&gradients).ok_or_else(missing)?))?;
+        self.head_sum.resize(own.len(), 0.0);
+        self.head_sum.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
+        self.layers_backward(batch, rows.grad(&gradients).ok_or_else(missing)?)
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        let Some(gradient) = self.gradient else { return Ok(()) };
+        for (spec, sum) in self.specs.iter().zip(self.sums) {
+            let tensor = self.layout.tensors.iter().find(|tensor| tensor.name == spec.name);
+            if let Some((tensor, sum)) = tensor.zip(sum) {
+                let own = block_on(read_back(sum))?;
+                gradient[tensor.range()].iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
+            }
+        }
+        let of_head = &mut gradient[self.layout.len()..];
+        of_head.iter_mut().zip(self.head_sum).for_each(|(sum, own)| *sum += own);
+        Ok(())
+    }
+}
