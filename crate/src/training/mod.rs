@@ -1,8 +1,8 @@
-//! Training: supervised fine-tuning of nano from synthetic dialogues.
+//! Training: supervised fine-tuning of nano from synthetic dialogues, and reinforcement learning ([`rl`]).
 //!
 //! [`run`] takes a configuration to a trained model: dialogues are made up, turned into the
 //! three tasks' examples ([`Case`]), a vocabulary is trained on them ([`TokenizerFiles`]), and
-//! [`Trainer`] does the steps on the written-out [`network`]. A run is a folder that survives a
+//! [`Trainer`] does the steps on the [`network`], where [`Compute`] says. A run is a folder that survives a
 //! kill at any moment and goes on bit for bit ([`RunFolder`]).
 
 mod adamw;

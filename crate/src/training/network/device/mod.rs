@@ -213,13 +213,15 @@ impl<B: Kernels> DevicePass<'_, B> {
     /// Adds to the gradient of the `place`-th parameter.
     fn add(&mut self, place: usize, parameter: &Parameter<'_, Autodiff<B>>, gradients: &Gradients<B>) {
         let is_transposed = self.specs[place].is_transposed();
+        let of_matrix = |own: &Param<Tensor<Autodiff<B>, 2>>| {
+            let own = own.val().grad(gradients)?;
+            let own = if is_transposed { own.transpose() } else { own };
+            Some(own.cast(FloatDType::F32).reshape([-1]))
+        };
         let flat = match parameter {
-            Parameter::Weight(Weight::Full(own)) => own.val().grad(gradients).map(|own| {
-                let own = if is_transposed { own.transpose() } else { own };
-                own.cast(FloatDType::F32).reshape([-1])
-            }),
+            Parameter::Weight(Weight::Full(own)) => of_matrix(own),
+            Parameter::Matrix(own) => of_matrix(own),
             Parameter::Weight(Weight::Packed(_)) => None,
-            Parameter::Matrix(own) => own.val().grad(gradients).map(|own| own.reshape([-1])),
             Parameter::Vector(own) => own.val().grad(gradients),
         };
         if let Some(flat) = flat {
