@@ -54,6 +54,7 @@ impl<B: Backend> Rotary<B> {
     }
 
     /// Tokens of one row, at these positions.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn of_places(config: &DecoderConfig, positions: &[usize], device: &B::Device) -> Self {
         Self::at(config, positions.iter().copied(), false, device)
     }
