@@ -197,4 +197,25 @@ mod tests {
             assert!(moments.mean[own].iter().all(|mean| (*mean > 0.0) == moved));
         }
     }
+
+    /// Divided among threads as in one piece, to the bit.
+    #[test]
+    fn large_stretches_are_moved_piece_by_piece() {
+        let count = 2 * PIECE + 3;
+        let values = |key: u64| -> Vec<f32> {
+            let mut random = crate::random::Random::new(key, &[]);
+            (0..count).map(|_| random.uniform() as f32 - 0.5).collect()
+        };
+        let adamw = AdamW { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.0 };
+        let (gradient, start) = (values(1), values(2));
+        let (mut whole, mut apart) = (start.clone(), start.clone());
+        let (mut moments, mut mean, mut square) = (Moments::new(count), vec![0.0; count], vec![0.0; count]);
+        adamw.flat(&mut whole, &gradient, &mut moments, 1, (0.1, 0.5));
+        let correction = |beta: f32| (1.0 - f64::from(beta)) as f32;
+        let rate = 0.1 / correction(adamw.beta1);
+        let stretch = (&mut apart[..], &gradient[..], &mut mean[..], &mut square[..]);
+        adamw.piece(stretch, 0.5, 1.0, rate, correction(adamw.beta2));
+        assert!(whole == apart && moments.mean == mean && moments.square == square);
+        assert!(whole.iter().zip(&start).all(|(after, before)| (after - before).abs() > 0.01));
+    }
 }

@@ -1,11 +1,11 @@
 //! One step of GRPO.
 
+use super::actor::{Actor, move_actor};
 use super::advantage::group_advantages;
 use super::config::RlConfig;
 use super::learner::{Item, Learner, PerToken, Rollout};
 use super::metrics::Metrics;
 use super::objective::{Sequence, Share};
-use super::run::{Actor, move_actor};
 use crate::error::Result;
 
 /// Learns from groups of rollouts; the optimiser's steps are counted from `first`.

@@ -6,6 +6,7 @@
 //! token is that among the tokens which the grammar allowed, in play and in learning ([`Learner`]); forced tokens
 //! have none. The [`objective`]s are TRL's.
 
+mod actor;
 mod advantage;
 mod config;
 mod critic;

@@ -1,12 +1,12 @@
 //! One step of PPO.
 
+use super::actor::{Actor, move_actor};
 use super::advantage::{gae, mean, whiten};
 use super::config::RlConfig;
 use super::critic::Critic;
 use super::learner::{Item, Learner, PerToken, Rollout};
 use super::metrics::Metrics;
 use super::objective::{ppo_policy_loss, ppo_value_loss};
-use super::run::{Actor, move_actor};
 use crate::error::Result;
 use crate::random::Random;
 
