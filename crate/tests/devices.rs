@@ -9,7 +9,7 @@ use memory_r1::generation::Bitset;
 use memory_r1::kernels::Kernels;
 use memory_r1::nn::DecoderConfig;
 use memory_r1::random::Random;
-use memory_r1::training::network::{Batch, Choices, Dropout, Layout, Network, Target, Tree};
+use memory_r1::training::network::{Batch, Choices, Dropout, Layout, Learns, Network, Target, Tree};
 use memory_r1::training::{Compute, Cpu, Devices, Precision};
 
 const VOCABULARY: usize = 301;
@@ -56,7 +56,7 @@ fn batch(random: &mut Random) -> Batch {
 fn learned(network: &mut dyn Network, layout: &Layout, parameters: &[f32], batch: &Batch) -> [Vec<f32>; 3] {
     let width = layout.config.hidden_size + 1;
     let mut gradient = vec![0.0; layout.len() + width];
-    let mut pass = network.pass(layout, parameters, Some(&mut gradient)).unwrap();
+    let mut pass = network.pass(layout, parameters, Learns::Weights(&mut gradient)).unwrap();
     let losses = pass.forward(batch).unwrap();
     let count = batch.targets.len() as f32;
     let weights: Vec<f32> =
@@ -100,10 +100,10 @@ fn compare<B: Kernels>(precision: Precision, tolerance: f32) {
 #[test]
 fn cuda_gives_the_losses_and_gradients_of_the_cpu() {
     for gradient_checkpointing in [false, true] {
-        compare::<burn::backend::Cuda>(Precision { gradient_checkpointing, bf16: false }, 1e-3);
+        compare::<burn::backend::Cuda>(Precision { gradient_checkpointing, ..Precision::default() }, 1e-3);
     }
     // But for the rounding of its factors.
-    compare::<burn::backend::Cuda>(Precision { gradient_checkpointing: false, bf16: true }, 0.05);
+    compare::<burn::backend::Cuda>(Precision { bf16: true, ..Precision::default() }, 0.05);
 }
 
 /// In 32 bits: WebGPU's language has no bfloat16.
@@ -111,6 +111,9 @@ fn cuda_gives_the_losses_and_gradients_of_the_cpu() {
 #[test]
 fn vulkan_gives_the_losses_and_gradients_of_the_cpu() {
     for gradient_checkpointing in [false, true] {
-        compare::<burn::backend::wgpu::Wgpu>(Precision { gradient_checkpointing, bf16: false }, 1e-3);
+        compare::<burn::backend::wgpu::Wgpu>(
+            Precision { gradient_checkpointing, ..Precision::default() },
+            1e-3,
+        );
     }
 }

@@ -118,6 +118,9 @@ struct TrainArguments {
     /// Compute activations again instead of keeping them.
     #[arg(long)]
     gradient_checkpointing: bool,
+    /// Train an adapter of this rank on all projections instead of the weights.
+    #[arg(long, value_name = "RANK")]
+    lora: Option<usize>,
     /// How many steps.
     #[arg(long, value_name = "N", default_value_t = 10)]
     runs: usize,
@@ -312,14 +315,18 @@ impl OnBackend for Train<'_> {
     fn run<B: Kernels>(self) -> Result<TrainSpeed> {
         let (own, runs) = (self.own, self.own.runs);
         let layout = Layout::new(shape(&own.random)?)?;
-        let mut parameters = layout.initialize(own.seed);
-        let precision = Passes { bf16: own.bf16, gradient_checkpointing: own.gradient_checkpointing };
+        let parameters = layout.initialize(own.seed);
+        let precision = Passes {
+            bf16: own.bf16,
+            gradient_checkpointing: own.gradient_checkpointing,
+            ..Passes::default()
+        };
         let (sequences, tokens, threads) = (own.sequences, own.tokens, own.threads.into());
-        let size = TrainSize { sequences, tokens, threads, precision };
+        let size = TrainSize { sequences, tokens, threads, precision, lora: own.lora };
         let mut progress = Progress::new(runs as u64);
         let mut heard = |done: usize| progress.at(done as u64, runs as u64, "steps", self.output);
         let compute = compute(own.device)?;
-        let speed = train::<B>(&*compute, (&layout, &mut parameters), size, runs, self.cancel, &mut heard);
+        let speed = train::<B>(&*compute, (&layout, parameters), size, runs, self.cancel, &mut heard);
         progress.finish();
         speed
     }

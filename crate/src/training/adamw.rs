@@ -24,6 +24,19 @@ pub struct AdamW {
 /// A stretch of the flat buffers: parameters, gradient and both moments.
 type Stretch<'a> = (&'a mut [f32], &'a [f32], &'a mut [f32], &'a mut [f32]);
 
+/// How a stretch moves.
+#[derive(Clone, Copy)]
+struct Rates {
+    /// What the gradient is multiplied by first.
+    scale: f32,
+    /// What parameters are multiplied by.
+    decay: f32,
+    /// The learning rate over what is missing of the mean in the first steps.
+    rate: f32,
+    /// What is missing of the mean square.
+    square: f32,
+}
+
 impl AdamW {
     /// Moves these tensors.
     pub fn step(&self, step: &mut Step<'_>, tensors: &[&NamedTensor]) {
@@ -39,7 +52,7 @@ impl AdamW {
                 &mut step.moments.square[range],
             );
             let rate = rate * step.learning_rate / mean_correction;
-            self.stretch(stretch, step.scale, decay, rate, square_correction);
+            self.stretch(stretch, Rates { scale: step.scale, decay, rate, square: square_correction });
         };
         for tensor in tensors {
             match rows {
@@ -65,39 +78,26 @@ impl AdamW {
         (learning_rate, scale): (f32, f32),
     ) {
         let correction = |beta: f32| (1.0 - f64::from(beta).powi(number as i32)) as f32;
-        let rate = learning_rate / correction(self.beta1);
+        let (rate, square) = (learning_rate / correction(self.beta1), correction(self.beta2));
         let stretch = (parameters, gradient, &mut moments.mean[..], &mut moments.square[..]);
-        self.stretch(stretch, scale, 1.0, rate, correction(self.beta2));
+        self.stretch(stretch, Rates { scale, decay: 1.0, rate, square });
     }
 
     /// Every parameter by itself: large stretches are divided among threads, and no number changes.
-    fn stretch(
-        &self,
-        (parameters, gradient, mean, square): Stretch<'_>,
-        scale: f32,
-        decay: f32,
-        rate: f32,
-        correction: f32,
-    ) {
+    fn stretch(&self, (parameters, gradient, mean, square): Stretch<'_>, rates: Rates) {
         if parameters.len() <= PIECE {
-            return self.piece((parameters, gradient, mean, square), scale, decay, rate, correction);
+            return self.piece((parameters, gradient, mean, square), rates);
         }
         let pieces = parameters.par_chunks_mut(PIECE).zip(gradient.par_chunks(PIECE));
         let pieces = pieces.zip(mean.par_chunks_mut(PIECE)).zip(square.par_chunks_mut(PIECE));
         pieces.for_each(|(((parameters, gradient), mean), square)| {
-            self.piece((parameters, gradient, mean, square), scale, decay, rate, correction);
+            self.piece((parameters, gradient, mean, square), rates);
         });
     }
 
-    fn piece(
-        &self,
-        (parameters, gradient, mean, square): Stretch<'_>,
-        scale: f32,
-        decay: f32,
-        rate: f32,
-        correction: f32,
-    ) {
+    fn piece(&self, (parameters, gradient, mean, square): Stretch<'_>, rates: Rates) {
         let (beta1, beta2, epsilon) = (self.beta1, self.beta2, self.epsilon);
+        let Rates { scale, decay, rate, square: correction } = rates;
         let correction = 1.0 / correction;
         let (gradient, mean, square) =
             (&gradient[..parameters.len()], &mut mean[..parameters.len()], &mut square[..parameters.len()]);
@@ -212,9 +212,9 @@ mod tests {
         let (mut moments, mut mean, mut square) = (Moments::new(count), vec![0.0; count], vec![0.0; count]);
         adamw.flat(&mut whole, &gradient, &mut moments, 1, (0.1, 0.5));
         let correction = |beta: f32| (1.0 - f64::from(beta)) as f32;
-        let rate = 0.1 / correction(adamw.beta1);
+        let (rate, of_square) = (0.1 / correction(adamw.beta1), correction(adamw.beta2));
         let stretch = (&mut apart[..], &gradient[..], &mut mean[..], &mut square[..]);
-        adamw.piece(stretch, 0.5, 1.0, rate, correction(adamw.beta2));
+        adamw.piece(stretch, Rates { scale: 0.5, decay: 1.0, rate, square: of_square });
         assert!(whole == apart && moments.mean == mean && moments.square == square);
         assert!(whole.iter().zip(&start).all(|(after, before)| (after - before).abs() > 0.01));
     }

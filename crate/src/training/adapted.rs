@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::adamw::AdamW;
 use super::lora::{Lora, LoraConfig};
-use super::network::{Adapter, Layout};
+use super::network::Layout;
 use super::optimizer::Moments;
 use crate::error::{Error, Result};
 
@@ -49,27 +49,16 @@ impl Adapted {
         self.lora.moments = Moments::new(self.lora.values.len());
     }
 
-    /// What a pass with dropout reads beside the batch: the adapter, and the merged weights with the factors behind
-    /// them. Nothing where nothing is dropped.
-    pub(super) fn dropped(&self, merged: &[f32], key: u64) -> Option<(Adapter, Vec<f32>)> {
-        Some((self.lora.dropped(key)?, [merged, &self.lora.values].concat()))
-    }
-
-    /// Moves the factors for the `number`-th time, along the gradient of the merged weights and what dropout added behind
-    /// it, and writes the new merged weights. Returns the length of the factors' gradient before it was clipped.
+    /// Moves the factors for the `number`-th time, along their gradient, and writes the new merged weights.
     pub(super) fn step(
         &mut self,
         merged: &mut Vec<f32>,
         gradient: &[f32],
-        (adamw, max_grad_norm): (&AdamW, f64),
+        adamw: &AdamW,
         number: u64,
-        learning_rate: f32,
-    ) -> f64 {
-        let own = self.lora.gradient(gradient);
-        let norm = own.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
-        let scale = (max_grad_norm / norm.max(max_grad_norm)) as f32;
-        self.lora.step(adamw, &own, number, (learning_rate, scale));
+        rate_and_scale: (f32, f32),
+    ) {
+        self.lora.step(adamw, gradient, number, rate_and_scale);
         *merged = self.lora.merge(&self.base);
-        norm
     }
 }

@@ -26,6 +26,8 @@ pub struct Precision {
     pub bf16: bool,
     /// Keep of every layer what it reads only.
     pub gradient_checkpointing: bool,
+    /// Drop of what an adapter reads.
+    pub lora_dropout: bool,
 }
 
 /// What a run computes with. Workers compute side by side: the CPU's threads, or a device each.
@@ -125,7 +127,10 @@ impl<B: Kernels> Compute for Devices<B> {
         if layout.config.family == Family::Bert {
             return Err(Error::invalid("a prefix language model is trained on the CPU only (--device cpu)"));
         }
-        let Precision { bf16, gradient_checkpointing } = precision;
+        let Precision { bf16, gradient_checkpointing, lora_dropout } = precision;
+        if lora_dropout {
+            return Err(Error::invalid("lora_dropout is computed on the CPU only (--device cpu)"));
+        }
         let device = self.of(worker)?.clone();
         Ok(Box::new(DeviceNetwork::<B> { device, bf16, gradient_checkpointing }))
     }

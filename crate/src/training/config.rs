@@ -394,7 +394,11 @@ impl SftConfig {
     }
 
     pub(super) fn precision(&self) -> Precision {
-        Precision { bf16: self.bf16, gradient_checkpointing: self.gradient_checkpointing }
+        Precision {
+            bf16: self.bf16,
+            gradient_checkpointing: self.gradient_checkpointing,
+            lora_dropout: self.lora.as_ref().is_some_and(|own| own.lora_dropout > 0.0),
+        }
     }
 
     pub(super) fn optimizer(&self) -> Optimizer {

@@ -1,8 +1,7 @@
 //! Low-rank adapters (Hu et al., "LoRA", 2021) in the file layout of PEFT.
 //!
 //! A matrix `W` of `[out, in]` becomes `W + lora_alpha / r · B A`, with `A` of `[r, in]` and `B` of `[out, r]`. The
-//! network reads the sum; the gradients of `A` and `B` follow from that of the sum, so that nothing else changes, but for
-//! what dropout adds to both (`network/adapter.rs`).
+//! network reads the sum, and passes give the gradients of `A` and `B` (`network/adapter.rs`).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -43,6 +42,13 @@ pub struct LoraConfig {
     /// The share of what the adapter reads that is dropped in training, in `0..1`.
     #[serde(default)]
     pub lora_dropout: f64,
+}
+
+impl LoraConfig {
+    /// Of all projections, with twice the rank as `lora_alpha`.
+    pub fn of_rank(r: usize) -> Self {
+        Self { r, lora_alpha: 2.0 * r as f64, target_modules: targets(), lora_dropout: 0.0 }
+    }
 }
 
 fn eight() -> usize {
@@ -137,15 +143,17 @@ impl Lora {
         (View::new(&values[pair.a..pair.b], r, cols), View::new(&values[pair.b..pair.b + rows * r], rows, r))
     }
 
-    /// What a pass with dropout needs to know of it, with choices that depend on `key`; nothing where there is no dropout.
-    pub fn dropped(&self, key: u64) -> Option<Adapter> {
-        (self.config.lora_dropout > 0.0).then(|| Adapter {
+    /// What passes need to know of it; what it drops, where it does, depends on `key`.
+    pub fn adapter(&self, key: u64) -> Adapter {
+        let rate = self.config.lora_dropout as f32;
+        Adapter {
             pairs: self.pairs.clone(),
+            factors: self.values[..].into(),
             rank: self.config.r,
             scale: self.scale(),
-            start: self.weights,
-            dropout: Dropout { rate: self.config.lora_dropout as f32, key },
-        })
+            weights: self.weights,
+            dropout: (rate > 0.0).then_some(Dropout { rate, key }),
+        }
     }
 
     /// The weights with the adapter in them.
@@ -157,22 +165,6 @@ impl Lora {
             matmul(&mut merged[pair.tensor.range()], cols, Into::Add, self.scale(), b, a);
         }
         merged
-    }
-
-    /// The gradient of the factors, from that of the merged weights and, behind it, what dropout added.
-    pub fn gradient(&self, gradient: &[f32]) -> Vec<f32> {
-        let (merged, dropped) = gradient.split_at(self.weights);
-        let mut gradient = dropped.to_vec();
-        gradient.resize(self.values.len(), 0.0);
-        for pair in &*self.pairs {
-            let ((rows, cols), r) = (dims(pair), self.config.r);
-            let (a, b) = self.factors(pair, &self.values);
-            let slope = View::new(&merged[pair.tensor.range()], rows, cols);
-            matmul(&mut gradient[pair.a..pair.b], cols, Into::Add, self.scale(), b.t(), slope);
-            let of_b = &mut gradient[pair.b..pair.b + rows * r];
-            matmul(of_b, r, Into::Add, self.scale(), slope, a.t());
-        }
-        gradient
     }
 
     /// Moves the factors for the `number`-th time.
@@ -280,7 +272,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::training::network::{Batch, Target, Workspace};
+    use crate::training::network::{Batch, Learns, Network as _, Target, Workspace};
 
     fn fixture() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -346,13 +338,15 @@ mod tests {
                 let targets = (0..ids.len()).map(|row| Target { row, token: 3 + row as u32, weight: 1.0 });
                 batch.push(&ids, targets);
             }
-            batch.adapter = lora.dropped(key);
-            let parameters = [lora.merge(&base), lora.values.clone()].concat();
-            let mut gradient = vec![0.0; parameters.len()];
-            let losses = workspace.forward(&layout, &parameters, &batch).unwrap();
-            let ones = vec![1.0; batch.targets.len()];
-            workspace.backward(&layout, &parameters, &batch, &ones, &mut gradient);
-            (losses.logprobs.iter().map(|own| -f64::from(*own)).sum::<f64>(), lora.gradient(&gradient))
+            let adapter = lora.adapter(key);
+            batch.adapter = adapter.dropping(&[]);
+            let (parameters, mut gradient) = (lora.merge(&base), vec![0.0; lora.values.len()]);
+            let learns = Learns::new(Some(&adapter), &mut gradient);
+            let mut pass = workspace.pass(&layout, &parameters, learns).unwrap();
+            let losses = pass.forward(&batch).unwrap();
+            pass.backward(&batch, &vec![1.0; batch.targets.len()], &[]).unwrap();
+            pass.finish().unwrap();
+            (losses.logprobs.iter().map(|own| -f64::from(*own)).sum::<f64>(), gradient)
         };
         let (loss, gradient) = pass(&lora, 5);
         assert!((loss - pass(&lora, 6).0).abs() > 1e-3);
@@ -386,7 +380,8 @@ mod tests {
             *value += (random.normal() * 0.1) as f32;
         }
         let slopes: Vec<f32> = (0..layout.len()).map(|_| random.normal() as f32).collect();
-        let gradient = lora.gradient(&slopes);
+        let mut gradient = vec![0.0; lora.values.len()];
+        lora.adapter(0).gradient(&slopes, &mut gradient);
         let direction: Vec<f32> = (0..gradient.len()).map(|_| random.normal() as f32).collect();
         let along = |step: f32| {
             let mut moved = lora.clone();

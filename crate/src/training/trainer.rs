@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::adapted::Adapted;
 use super::config::{LossWeights, SftConfig};
 use super::examples::{Branch, Example, Task};
-use super::network::{Adapter, Batch, Dropout, Layout, Network, Target};
+use super::network::{Adapter, Batch, Dropout, Layout, Learns, Network, Target};
 use super::optimizer::Step;
 use super::run_folder::TrainerState;
 use crate::error::{Error, Result};
@@ -213,14 +213,13 @@ impl Trainer {
         let scale = (self.config.max_grad_norm / norm.max(self.config.max_grad_norm)) as f32;
         let rate = self.config.learning_rate_at(self.state.step) as f32;
         let (state, gradient) = (&mut self.state, &self.workers[0].gradient);
+        let optimizer = self.config.optimizer();
         if let Some(adapted) = &mut self.adapted {
-            let optimizer = self.config.optimizer();
-            let how = (&optimizer.adamw, self.config.max_grad_norm);
-            let norm = adapted.step(&mut state.parameters, gradient, how, state.step, rate);
+            adapted.step(&mut state.parameters, gradient, &optimizer.adamw, state.step, (rate, scale));
             return Ok(StepReport { tally, grad_norm: norm, tokens });
         }
         let rows = self.row_rates.as_ref().map(|rates| touched(examples, rates));
-        self.config.optimizer().step(Step {
+        optimizer.step(Step {
             layout: &self.layout,
             parameters: &mut state.parameters,
             gradient,
@@ -270,12 +269,8 @@ impl Trainer {
         let key = keyed(self.config.seed, &[DROPOUT, self.state.step]);
         let rate = self.config.dropout as f32;
         let dropout = total.filter(|_| rate > 0.0).map(|_| Dropout { rate, key });
-        let adapted = total.and(self.adapted.as_ref());
-        let dropped = adapted.and_then(|own| own.dropped(&self.state.parameters, key));
-        let (adapter, parameters) = match &dropped {
-            Some((adapter, parameters)) => (Some(adapter), &parameters[..]),
-            None => (None, &self.state.parameters[..]),
-        };
+        let adapter = total.and(self.adapted.as_ref()).map(|own| own.lora.adapter(key));
+        let (adapter, parameters) = (adapter.as_ref(), &self.state.parameters[..]);
         let results: Vec<Result<(Tally, Vec<Prediction>)>> = std::thread::scope(|scope| {
             let threads: Vec<_> = self
                 .workers
@@ -335,13 +330,19 @@ impl Worker {
         most: usize,
         (dropout, adapter): (Option<Dropout>, Option<&Adapter>),
     ) -> Result<(Tally, Vec<Prediction>)> {
-        let gradient = total.map(|_| {
-            self.gradient.clear();
-            self.gradient.resize(parameters.len(), 0.0);
-            &mut self.gradient[..]
-        });
-        let mut pass = self.network.pass(layout, parameters, gradient)?;
         let (mut tally, mut predictions) = (Tally::default(), Vec::new());
+        self.gradient.clear();
+        if total.is_some() {
+            self.gradient.resize(adapter.map_or(layout.len(), |own| own.factors.len()), 0.0);
+        }
+        if share.is_empty() {
+            return Ok((tally, predictions));
+        }
+        let learns = match total {
+            Some(_) => Learns::new(adapter, &mut self.gradient),
+            None => Learns::Nothing,
+        };
+        let mut pass = self.network.pass(layout, parameters, learns)?;
         let mut rest = share;
         while !rest.is_empty() {
             self.batch.clear();
@@ -356,7 +357,7 @@ impl Worker {
             }
             // Each example is in one batch only, so its place tells the batches of a step apart.
             self.batch.dropout = dropout.map(|own| Dropout { key: keyed(own.key, &[rest[0] as u64]), ..own });
-            self.batch.adapter = adapter.map(|own| own.keyed(&[rest[0] as u64]));
+            self.batch.adapter = adapter.and_then(|own| own.dropping(&[rest[0] as u64]));
             let losses = pass.forward(&self.batch)?;
             if let Some(total) = total {
                 let scale = 1.0 / total;

@@ -10,8 +10,8 @@ use super::{Times, matmul_rate};
 use crate::error::{Error, Result};
 use crate::generation::Cancel;
 use crate::kernels::Kernels;
-use crate::training::network::{Batch, Layout, Network, Target};
-use crate::training::{AdamW, Compute, Moments, Optimizer, Precision, Step};
+use crate::training::network::{Adapter, Batch, Layout, Learns, Network, Target};
+use crate::training::{AdamW, Compute, Lora, LoraConfig, Moments, Optimizer, Precision, Step};
 
 /// One step after the other.
 #[derive(Clone, Debug, Serialize)]
@@ -26,14 +26,16 @@ pub struct TrainSpeed {
     pub bf16: bool,
     /// Whether activations are computed again.
     pub gradient_checkpointing: bool,
+    /// The rank of the adapter that learns; all weights do without.
+    pub lora: Option<usize>,
     /// Tokens a second, at the median.
     pub tokens_per_second: f64,
     /// Of a whole step.
     pub step: Times,
     /// Of its forward and backward halves, the weights' way to a device and the gradient's way back among them.
     pub gradient: Times,
-    /// Floating-point operations a second in the products with weights, forwards and backwards: 6 a weight and token,
-    /// whatever is computed again (model FLOPs; Chowdhery et al., "PaLM", 2022).
+    /// Floating-point operations a second in the products with weights, forwards and backwards: 6 a weight and token, 4
+    /// where an adapter learns, whatever is computed again (model FLOPs; Chowdhery et al., "PaLM", 2022).
     pub flops: f64,
     /// Floating-point operations a second of burn's product of two matrices of 1024 × 1024, in 32 bits.
     pub matmul_flops: f64,
@@ -52,13 +54,15 @@ pub struct TrainSize {
     pub threads: usize,
     /// How passes are computed.
     pub precision: Precision,
+    /// The rank of the adapter that learns; all weights do without.
+    pub lora: Option<usize>,
 }
 
 /// Takes `runs` steps of supervised training behind one that warms up: every token of random sequences is a target, and
-/// AdamW moves all weights.
+/// AdamW moves all weights, or an adapter of all projections.
 pub fn train<B: Kernels>(
     compute: &dyn Compute,
-    (layout, parameters): (&Layout, &mut [f32]),
+    (layout, mut parameters): (&Layout, Vec<f32>),
     size: TrainSize,
     runs: usize,
     cancel: &Cancel,
@@ -73,32 +77,42 @@ pub fn train<B: Kernels>(
     let batches = batches(layout, size, networks.len());
     let adamw = AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 };
     let optimizer = Optimizer { adamw, muon: None };
-    let mut moments = Moments::new(layout.len());
+    let mut lora = size.lora.map(|rank| Lora::new(layout, &LoraConfig::of_rank(rank), 0)).transpose()?;
+    let base = if lora.is_some() { parameters.clone() } else { Vec::new() };
+    let mut moments = Moments::new(if lora.is_some() { 0 } else { layout.len() });
     let (mut steps, mut gradients) = (Vec::with_capacity(runs), Vec::with_capacity(runs));
     for number in 0..=runs as u64 {
         cancel.check()?;
         let start = Instant::now();
-        let gradient = gradient(&mut networks, layout, parameters, &batches)?;
+        let own = lora.as_ref().map(|own| own.adapter(0));
+        let gradient = gradient(&mut networks, (layout, &parameters), own.as_ref(), &batches)?;
         let learned = start.elapsed();
-        optimizer.step(Step {
-            layout,
-            parameters,
-            gradient: &gradient,
-            moments: &mut moments,
-            number: number + 1,
-            learning_rate: 1e-6,
-            scale: 1.0,
-            rows: None,
-        });
-        if number > 0 {
+        let (number, learning_rate, scale) = (number + 1, 1e-6, 1.0);
+        match &mut lora {
+            Some(lora) => {
+                lora.step(&adamw, &gradient, number, (learning_rate, scale));
+                parameters = lora.merge(&base);
+            }
+            None => optimizer.step(Step {
+                layout,
+                parameters: &mut parameters,
+                gradient: &gradient,
+                moments: &mut moments,
+                number,
+                learning_rate,
+                scale,
+                rows: None,
+            }),
+        }
+        if number > 1 {
             steps.push(start.elapsed());
             gradients.push(learned);
         }
-        on_progress(number as usize);
+        on_progress(number as usize - 1);
     }
     let step = Times::new(steps);
     let tokens_per_second = (size.sequences * size.tokens) as f64 * 1e3 / step.p50_ms.max(f64::MIN_POSITIVE);
-    let flops = 6.0 * multiplied(config) as f64 * tokens_per_second;
+    let flops = if size.lora.is_some() { 4.0 } else { 6.0 } * multiplied(config) as f64 * tokens_per_second;
     let matmul_flops = block_on(matmul_rate::<B>(&B::Device::default()))?;
     Ok(TrainSpeed {
         sequences: size.sequences,
@@ -106,6 +120,7 @@ pub fn train<B: Kernels>(
         workers: networks.len(),
         bf16: size.precision.bf16,
         gradient_checkpointing: size.precision.gradient_checkpointing,
+        lora: size.lora,
         tokens_per_second,
         step,
         gradient: Times::new(gradients),
@@ -129,13 +144,13 @@ fn batches(layout: &Layout, size: TrainSize, workers: usize) -> Vec<Batch> {
 
 fn gradient(
     networks: &mut [Box<dyn Network>],
-    layout: &Layout,
-    parameters: &[f32],
+    (layout, parameters): (&Layout, &[f32]),
+    adapter: Option<&Adapter>,
     batches: &[Batch],
 ) -> Result<Vec<f32>> {
     let own = |network: &mut Box<dyn Network>, batch: &Batch| -> Result<Vec<f32>> {
-        let mut gradient = vec![0.0; layout.len()];
-        let mut pass = network.pass(layout, parameters, Some(&mut gradient))?;
+        let mut gradient = vec![0.0; adapter.map_or(layout.len(), |own| own.factors.len())];
+        let mut pass = network.pass(layout, parameters, Learns::new(adapter, &mut gradient))?;
         pass.forward(batch)?;
         pass.backward(batch, &batch.targets.iter().map(|target| target.weight).collect::<Vec<_>>(), &[])?;
         pass.finish()?;

@@ -1,8 +1,8 @@
-//! Dropout of what a low-rank adapter reads (PEFT's `lora_dropout`).
+//! A low-rank adapter in the weights of a network, and what dropout of what it reads changes (PEFT's `lora_dropout`).
 //!
-//! The network's weights have their adapter in them: a product gives `(W + s B A) x`. With dropout the adapter alone reads
-//! `x'`, which is `x` with some values dropped; so `s B A (x' - x)` is added to the product, and the gradients that follow
-//! from that to those that follow from the merged weight. Each adapted matrix has a choice of its own.
+//! A product gives `(W + s B A) x`, so the gradients of `A` and `B` follow from that of the sum. With dropout the adapter
+//! alone reads `x'`, which is `x` with some values dropped; so `s B A (x' - x)` is added to the product, and the gradients
+//! that follow from that to those that follow from the sum. Each adapted matrix has a choice of its own.
 
 use std::sync::Arc;
 
@@ -22,28 +22,43 @@ pub struct Pair {
     pub b: usize,
 }
 
-/// An adapter in the weights of a network that drops of what it reads. Its factors lie behind the network's parameters,
-/// and their gradients behind the network's.
+/// An adapter in the weights of a network.
 #[derive(Clone, Debug)]
 pub struct Adapter {
-    /// All factors, one pair behind the other.
+    /// Where the factors lie.
     pub pairs: Arc<[Pair]>,
+    /// All factors, one pair behind the other.
+    pub factors: Arc<[f32]>,
     /// The rank.
     pub rank: usize,
     /// What `B A` is multiplied by.
     pub scale: f32,
-    /// Where the factors begin in the buffer of parameters.
-    pub start: usize,
-    /// What is dropped.
-    pub dropout: Dropout,
+    /// How many parameters the network has.
+    pub weights: usize,
+    /// What is dropped of what it reads.
+    pub dropout: Option<Dropout>,
 }
 
 impl Adapter {
-    /// The same with choices that depend on these numbers too.
-    #[must_use]
-    pub fn keyed(&self, numbers: &[u64]) -> Self {
-        let key = keyed(self.dropout.key, numbers);
-        Self { dropout: Dropout { key, ..self.dropout }, ..self.clone() }
+    /// The same with choices that depend on these numbers too, where it drops.
+    pub fn dropping(&self, numbers: &[u64]) -> Option<Self> {
+        let dropout = self.dropout.map(|own| Dropout { key: keyed(own.key, numbers), ..own })?;
+        Some(Self { dropout: Some(dropout), ..self.clone() })
+    }
+
+    /// Adds the gradient of the factors, which follows from that of the weights with the adapter in them; behind it
+    /// lies what dropout adds.
+    pub(crate) fn gradient(&self, merged: &[f32], gradient: &mut [f32]) {
+        let (merged, dropped) = merged.split_at(self.weights);
+        gradient.iter_mut().zip(dropped).for_each(|(sum, own)| *sum += own);
+        for pair in &*self.pairs {
+            let (rows, cols) = (pair.tensor.shape[0], pair.tensor.shape[1]);
+            let (a, b) = self.factors(pair);
+            let slope = View::new(&merged[pair.tensor.range()], rows, cols);
+            matmul(&mut gradient[pair.a..pair.b], cols, Into::Add, self.scale, b.t(), slope);
+            let of_b = &mut gradient[pair.b..][..rows * self.rank];
+            matmul(of_b, self.rank, Into::Add, self.scale, slope, a.t());
+        }
     }
 
     /// The pairs of the matrices in a weight, their numbers, and the row of the weight at which each begins.
@@ -56,34 +71,29 @@ impl Adapter {
         own.map(move |(number, pair)| (number, pair, (pair.tensor.start - start) / cols))
     }
 
-    /// The factors of a pair in the buffer of parameters.
-    fn factors<'a>(&self, parameters: &'a [f32], pair: &Pair) -> (View<'a>, View<'a>) {
-        let (rows, cols) = (pair.tensor.shape[0], pair.tensor.shape[1]);
-        let part = |place: usize, len: usize| &parameters[self.start + place..][..len];
-        let a = View::new(part(pair.a, self.rank * cols), self.rank, cols);
-        (a, View::new(part(pair.b, rows * self.rank), rows, self.rank))
+    /// The factors of a pair: `A` and `B`.
+    fn factors(&self, pair: &Pair) -> (View<'_>, View<'_>) {
+        let ((rows, cols), r) = ((pair.tensor.shape[0], pair.tensor.shape[1]), self.rank);
+        let a = View::new(&self.factors[pair.a..][..r * cols], r, cols);
+        (a, View::new(&self.factors[pair.b..][..rows * r], rows, r))
     }
 
     /// What dropping takes from values, or adds to those that stay; of a gradient the same.
     fn change(&self, values: &[f32], number: usize) -> Vec<f32> {
         let mut changed = values.to_vec();
-        self.dropout.apply(&mut changed, number, Part::Adapted);
+        if let Some(dropout) = self.dropout {
+            dropout.apply(&mut changed, number, Part::Adapted);
+        }
         changed.iter_mut().zip(values).for_each(|(changed, value)| *changed -= value);
         changed
     }
 
     /// Adds to the product with a weight what dropping changes.
-    pub(super) fn forward(
-        &self,
-        parameters: &[f32],
-        weight: (usize, [usize; 2]),
-        input: &[f32],
-        out: &mut [f32],
-    ) {
+    pub(super) fn forward(&self, weight: (usize, [usize; 2]), input: &[f32], out: &mut [f32]) {
         let (_, [width, cols]) = weight;
         let n = input.len() / cols;
         for (number, pair, first) in self.within(weight) {
-            let (a, b) = self.factors(parameters, pair);
+            let (a, b) = self.factors(pair);
             let change = self.change(input, number);
             let mut low = vec![0.0; n * self.rank];
             matmul(&mut low, self.rank, Into::Replace, 1.0, View::new(&change, n, cols), a.t());
@@ -92,10 +102,10 @@ impl Adapter {
         }
     }
 
-    /// Adds what follows from that to the gradients of the factors and of the input.
+    /// Adds what follows from that to the gradient of the factors, which lies behind the network's, and to the input's.
     pub(super) fn backward(
         &self,
-        (parameters, gradient): (&[f32], &mut [f32]),
+        gradient: &mut [f32],
         weight: (usize, [usize; 2]),
         dout: &[f32],
         input: &[f32],
@@ -104,7 +114,7 @@ impl Adapter {
         let (_, [width, cols]) = weight;
         let (n, r) = (input.len() / cols, self.rank);
         for (number, pair, first) in self.within(weight) {
-            let (a, b) = self.factors(parameters, pair);
+            let (a, b) = self.factors(pair);
             let rows = pair.tensor.shape[0];
             let dout = View::strided(&dout[first..], n, rows, width);
             let change = self.change(input, number);
@@ -112,10 +122,10 @@ impl Adapter {
             let (mut low, mut dlow) = (vec![0.0; n * r], vec![0.0; n * r]);
             matmul(&mut low, r, Into::Replace, 1.0, change, a.t());
             matmul(&mut dlow, r, Into::Replace, self.scale, dout, b);
-            let of_b = &mut gradient[self.start + pair.b..][..rows * r];
+            let of_b = &mut gradient[self.weights + pair.b..][..rows * r];
             matmul(of_b, r, Into::Add, self.scale, dout.t(), View::new(&low, n, r));
             let dlow = View::new(&dlow, n, r);
-            let of_a = &mut gradient[self.start + pair.a..][..r * cols];
+            let of_a = &mut gradient[self.weights + pair.a..][..r * cols];
             matmul(of_a, cols, Into::Add, 1.0, dlow.t(), change);
             let mut dread = vec![0.0; n * cols];
             matmul(&mut dread, cols, Into::Replace, 1.0, dlow, a);
@@ -170,13 +180,20 @@ mod tests {
             }
             merged
         };
-        let adapter = Adapter { pairs: pairs.clone().into(), rank, scale, start: layout.len(), dropout };
+        let adapter = Adapter {
+            pairs: pairs.clone().into(),
+            factors: factors.clone().into(),
+            rank,
+            scale,
+            weights: layout.len(),
+            dropout: Some(dropout),
+        };
         let logprobs = |parameters: &[f32], adapter: Option<Adapter>| {
             let mut batch = Batch { adapter, ..Batch::default() };
             batch.push(&[5], (0..23).map(|token| Target { row: 0, token, weight: 1.0 }));
             Workspace::default().forward(layout, parameters, &batch).unwrap().logprobs
         };
-        let own = logprobs(&[merged(false), factors.clone()].concat(), Some(adapter));
+        let own = logprobs(&merged(false), Some(adapter));
         let far = |other: Vec<f32>| own.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(far(logprobs(&merged(true), None)) < 1e-4);
         assert!(far(logprobs(&merged(false), None)) > 1e-2);

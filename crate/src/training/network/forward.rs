@@ -88,7 +88,7 @@ pub struct Batch {
     pub targets: Vec<Target>,
     /// What is dropped; nothing outside of training.
     pub dropout: Option<Dropout>,
-    /// The adapter in the weights, where it drops of what it reads; nothing outside of training.
+    /// The adapter in the weights, with this batch's choice, where it drops of what it reads; nothing outside of training.
     pub adapter: Option<Adapter>,
     /// What the targets were chosen from.
     pub choices: Option<Choices>,

@@ -22,7 +22,7 @@ impl<'a> Linear<'a> {
         let rows_in = View::new(input, self.n, cols);
         matmul(out, rows, how, 1.0, rows_in, self.weight(start, dims).t());
         if let Some(adapter) = self.adapter {
-            adapter.forward(self.parameters, (start, dims), input, out);
+            adapter.forward((start, dims), input, out);
         }
     }
 
@@ -56,7 +56,7 @@ impl<'a> Linear<'a> {
         matmul(weight, cols, Into::Add, 1.0, dout_rows.t(), input_rows);
         matmul(dinput, cols, Into::Replace, 1.0, dout_rows, self.weight(start, dims));
         if let Some(adapter) = self.adapter {
-            adapter.backward((self.parameters, gradient), (start, dims), dout, input, dinput);
+            adapter.backward(gradient, (start, dims), dout, input, dinput);
         }
     }
 }

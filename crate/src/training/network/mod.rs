@@ -25,7 +25,7 @@ pub use dropout::Dropout;
 pub use forward::{Batch, Choices, Losses, Target, Tree, Workspace};
 pub use layout::{Layout, NamedTensor};
 pub(super) use math::{Into, View, matmul};
-pub use pass::{Network, Pass};
+pub use pass::{Learns, Network, Pass};
 
 #[cfg(test)]
 mod tests {

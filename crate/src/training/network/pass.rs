@@ -1,19 +1,39 @@
 //! What a trainer asks of a network, wherever it is computed: on the CPU ([`Workspace`]) or on a burn device
 //! ([`super::DeviceNetwork`]).
 
+use super::adapter::Adapter;
 use super::forward::{Batch, Losses, Workspace};
 use super::layout::Layout;
 use crate::error::{Error, Result};
 
+/// What learns in passes, and where they add its gradient.
+pub enum Learns<'a> {
+    /// Nothing: there is no backward half.
+    Nothing,
+    /// The weights; a value head's gradient lies behind theirs.
+    Weights(&'a mut [f32]),
+    /// An adapter that the weights have in them: the gradient is that of its factors.
+    Adapter(&'a Adapter, &'a mut [f32]),
+}
+
+impl<'a> Learns<'a> {
+    /// An adapter where there is one, else the weights.
+    pub fn new(adapter: Option<&'a Adapter>, gradient: &'a mut [f32]) -> Self {
+        match adapter {
+            Some(adapter) => Self::Adapter(adapter, gradient),
+            None => Self::Weights(gradient),
+        }
+    }
+}
+
 /// One place to compute, and its memory.
 pub trait Network: Send {
-    /// Begins passes with these weights. Passes that learn add to `gradient`, which has the network's parameters
-    /// first; a value head's, or those of an adapter that drops of what it reads, lie behind them.
+    /// Begins passes with these weights.
     fn pass<'a>(
         &'a mut self,
         layout: &'a Layout,
         parameters: &'a [f32],
-        gradient: Option<&'a mut [f32]>,
+        learns: Learns<'a>,
     ) -> Result<Box<dyn Pass + 'a>>;
 }
 
@@ -42,14 +62,23 @@ pub(super) fn learns_nothing() -> Error {
     Error::internal("a gradient was asked of passes that learn nothing")
 }
 
+/// A value head's backward half where the weights do not learn.
+pub(super) fn learns_no_head() -> Error {
+    Error::internal("a value head learns with the weights below it")
+}
+
 impl Network for Workspace {
     fn pass<'a>(
         &'a mut self,
         layout: &'a Layout,
         parameters: &'a [f32],
-        gradient: Option<&'a mut [f32]>,
+        learns: Learns<'a>,
     ) -> Result<Box<dyn Pass + 'a>> {
-        Ok(Box::new(CpuPass { workspace: self, layout, parameters, gradient }))
+        let merged = match &learns {
+            Learns::Adapter(_, gradient) => vec![0.0; layout.len() + gradient.len()],
+            _ => Vec::new(),
+        };
+        Ok(Box::new(CpuPass { workspace: self, layout, parameters, learns, merged }))
     }
 }
 
@@ -57,7 +86,10 @@ struct CpuPass<'a> {
     workspace: &'a mut Workspace,
     layout: &'a Layout,
     parameters: &'a [f32],
-    gradient: Option<&'a mut [f32]>,
+    learns: Learns<'a>,
+    /// Where an adapter learns, the gradient of the weights that have it in them; behind it, what dropout adds to that
+    /// of the factors.
+    merged: Vec<f32>,
 }
 
 impl Pass for CpuPass<'_> {
@@ -66,7 +98,11 @@ impl Pass for CpuPass<'_> {
     }
 
     fn backward(&mut self, batch: &Batch, coefficients: &[f32], bonuses: &[f32]) -> Result<()> {
-        let gradient = self.gradient.as_deref_mut().ok_or_else(learns_nothing)?;
+        let gradient = match &mut self.learns {
+            Learns::Nothing => return Err(learns_nothing()),
+            Learns::Weights(gradient) => gradient,
+            Learns::Adapter(..) => &mut self.merged[..],
+        };
         let (layout, parameters) = (self.layout, self.parameters);
         self.workspace.backward_policy(layout, parameters, batch, coefficients, bonuses, gradient);
         Ok(())
@@ -77,7 +113,7 @@ impl Pass for CpuPass<'_> {
     }
 
     fn backward_values(&mut self, head: &[f32], batch: &Batch, slopes: &[f32]) -> Result<()> {
-        let gradient = self.gradient.as_deref_mut().ok_or_else(learns_nothing)?;
+        let Learns::Weights(gradient) = &mut self.learns else { return Err(learns_no_head()) };
         let (network, of_head) = gradient.split_at_mut(self.layout.len());
         let (network, head) = ((self.parameters, network), (head, of_head));
         self.workspace.backward_values(self.layout, network, head, batch, slopes);
@@ -85,6 +121,9 @@ impl Pass for CpuPass<'_> {
     }
 
     fn finish(self: Box<Self>) -> Result<()> {
+        if let Learns::Adapter(adapter, gradient) = self.learns {
+            adapter.gradient(&self.merged, gradient);
+        }
         Ok(())
     }
 }

@@ -36,13 +36,9 @@ impl Actor<'_> {
         bonuses: &[f32],
         number: u64,
     ) -> Result<(&'l [f32], f64)> {
-        let adapted = self.adapted.as_ref();
-        let dropped = adapted.and_then(|own| own.dropped(self.parameters, keyed(self.key, &[number])));
-        let (adapter, parameters) = match &dropped {
-            Some((adapter, parameters)) => (Some(adapter), parameters),
-            None => (None, &*self.parameters),
-        };
-        learner.gradient(self.layout, parameters, items, slopes, (bonuses, adapter))
+        let key = keyed(self.key, &[number]);
+        let adapter = self.adapted.as_ref().map(|own| own.lora.adapter(key));
+        learner.gradient(self.layout, self.parameters, items, slopes, (bonuses, adapter.as_ref()))
     }
 }
 
@@ -56,13 +52,14 @@ pub(super) fn move_actor(
     if !norm.is_finite() {
         return Err(Error::invalid(format!("the gradient's norm is {norm}; lower learning_rate")));
     }
-    if let Some(adapted) = &mut actor.adapted {
-        let (optimizer, rate) = (config.optimizer(), actor.learning_rate);
-        let how = (&optimizer.adamw, config.max_grad_norm);
-        return Ok(adapted.step(actor.parameters, gradient, how, number, rate));
-    }
     let scale = (config.max_grad_norm / norm.max(config.max_grad_norm)) as f32;
-    config.optimizer().step(Step {
+    let optimizer = config.optimizer();
+    if let Some(adapted) = &mut actor.adapted {
+        let how = (actor.learning_rate, scale);
+        adapted.step(actor.parameters, gradient, &optimizer.adamw, number, how);
+        return Ok(norm);
+    }
+    optimizer.step(Step {
         layout: actor.layout,
         parameters: actor.parameters,
         gradient,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::trajectory::Trajectory;
 use crate::error::{Error, Result};
 use crate::generation::Bitset;
-use crate::training::network::{Adapter, Batch, Choices, Layout, Network, Pass, Target, Tree};
+use crate::training::network::{Adapter, Batch, Choices, Layout, Learns, Network, Pass, Target, Tree};
 
 /// The tokens that a completion's were chosen from, by their places.
 pub type Sets = Vec<(usize, Option<Arc<Bitset>>)>;
@@ -102,6 +102,9 @@ struct Worker {
     gradient: Vec<f32>,
 }
 
+/// No gradient of anything.
+const NOTHING: (usize, Option<&Adapter>) = (0, None);
+
 /// The workers that read and learn, side by side.
 pub struct Learner {
     workers: Vec<Worker>,
@@ -126,7 +129,7 @@ impl Learner {
         shape: &[usize],
         part: &[bool],
     ) -> Result<(PerToken, PerToken)> {
-        let read = self.each((layout, parameters), items, part, 0, |pass, batch, _| {
+        let read = self.each((layout, parameters), items, part, NOTHING, |pass, batch, _| {
             let losses = pass.forward(batch)?;
             Ok((losses.logprobs, losses.entropies))
         })?;
@@ -142,8 +145,8 @@ impl Learner {
     }
 
     /// The gradient of a loss that has these slopes by the log-probabilities, less the entropies of each
-    /// trajectory's choices times its bonus; and its length. A trajectory without slopes has no part in it. An adapter
-    /// that drops of what it reads has its factors behind the parameters, and their gradient behind theirs.
+    /// trajectory's choices times its bonus; and its length. A trajectory without slopes has no part in it. Where an
+    /// adapter learns, it is the gradient of its factors.
     pub fn gradient(
         &mut self,
         layout: &Layout,
@@ -153,10 +156,11 @@ impl Learner {
         (bonuses, adapter): (&[f32], Option<&Adapter>),
     ) -> Result<(&[f32], f64)> {
         let part: Vec<bool> = slopes.iter().map(|own| !own.is_empty()).collect();
-        self.each((layout, parameters), items, &part, parameters.len(), |pass, batch, own| {
+        let count = adapter.map_or(layout.len(), |own| own.factors.len());
+        self.each((layout, parameters), items, &part, (count, adapter), |pass, batch, own| {
             // Every batch has a choice of its own.
             let first = own.first().map_or([0, 0], |(row, token)| [*row as u64, *token as u64]);
-            batch.adapter = adapter.map(|own| own.keyed(&first));
+            batch.adapter = adapter.and_then(|own| own.dropping(&first));
             pass.forward(batch)?;
             // The network's coefficients are those of negative log-probabilities.
             let coefficients: Vec<f32> =
@@ -179,8 +183,9 @@ impl Learner {
         shape: &[usize],
         part: &[bool],
     ) -> Result<PerToken> {
-        let read = self
-            .each((layout, parameters), items, part, 0, |pass, batch, _| pass.forward_values(head, batch))?;
+        let read = self.each((layout, parameters), items, part, NOTHING, |pass, batch, _| {
+            pass.forward_values(head, batch)
+        })?;
         let mut values = zeros(shape);
         for (own, found) in read {
             let places = own.iter().flat_map(|item| &items[*item].places);
@@ -199,7 +204,8 @@ impl Learner {
         slopes: &PerToken,
     ) -> Result<(&[f32], f64)> {
         let part: Vec<bool> = slopes.iter().map(|own| !own.is_empty()).collect();
-        self.each((layout, parameters), items, &part, layout.len() + head.len(), |pass, batch, own| {
+        let count = layout.len() + head.len();
+        self.each((layout, parameters), items, &part, (count, None), |pass, batch, own| {
             pass.forward_values(head, batch)?;
             let own: Vec<f32> =
                 own.iter().map(|(row, token)| slopes[*row].get(*token).copied().unwrap_or(0.0)).collect();
@@ -209,13 +215,14 @@ impl Learner {
     }
 
     /// Does work on batches of the items that these trajectories have a token in, all where none are given, in an
-    /// order that depends on nothing but them; of a gradient of so many numbers where that is not 0.
+    /// order that depends on nothing but them; with a gradient of so many numbers, an adapter's where one is given. A
+    /// worker that has no share does nothing.
     fn each<T: Send>(
         &mut self,
         (layout, parameters): (&Layout, &[f32]),
         items: &[Item],
         part: &[bool],
-        gradient: usize,
+        (gradient, adapter): (usize, Option<&Adapter>),
         work: impl Fn(&mut dyn Pass, &mut Batch, &[(usize, usize)]) -> Result<T> + Sync,
     ) -> Result<Vec<(Vec<usize>, T)>> {
         let mut order: Vec<usize> =
@@ -238,9 +245,15 @@ impl Learner {
                     scope.spawn(move || {
                         worker.gradient.clear();
                         worker.gradient.resize(gradient, 0.0);
-                        let of_pass = Some(&mut worker.gradient[..]).filter(|_| gradient > 0);
-                        let mut pass = worker.network.pass(layout, parameters, of_pass)?;
                         let mut done = Vec::new();
+                        if share.is_empty() {
+                            return Ok(done);
+                        }
+                        let learns = match gradient {
+                            0 => Learns::Nothing,
+                            _ => Learns::new(adapter, &mut worker.gradient),
+                        };
+                        let mut pass = worker.network.pass(layout, parameters, learns)?;
                         for own in chunks(items, share, most) {
                             let (mut batch, places) = batch(items, own, temperature);
                             let found = work(&mut *pass, &mut batch, &places)?;

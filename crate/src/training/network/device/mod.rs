@@ -6,6 +6,7 @@
 //! one layer are in memory at a time, whatever burn's own strategy for single operations is.
 
 mod head;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod trees;
@@ -17,14 +18,15 @@ use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
 use futures_lite::future::block_on;
 
 use self::head::{pieces, score};
+use self::sums::Sums;
 use self::trees::Trees;
 use super::dropout::Part;
 use super::forward::{Batch, Losses};
 use super::layout::Layout;
-use super::pass::{Network, Pass, learns_nothing};
+use super::pass::{Learns, Network, Pass, learns_no_head, learns_nothing};
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
-use crate::nn::{Decoder, Parameter, ParameterSpec, Weight, read_back};
+use crate::nn::{Decoder, Parameter, read_back};
 
 /// The gradients of one backward half.
 type Gradients<B> = <Autodiff<B> as AutodiffBackend>::Gradients;
@@ -45,8 +47,19 @@ impl<B: Kernels> Network for DeviceNetwork<B> {
         &'a mut self,
         layout: &'a Layout,
         parameters: &'a [f32],
-        gradient: Option<&'a mut [f32]>,
+        learns: Learns<'a>,
     ) -> Result<Box<dyn Pass + 'a>> {
+        Ok(Box::new(self.passes(layout, parameters, learns)?))
+    }
+}
+
+impl<B: Kernels> DeviceNetwork<B> {
+    fn passes<'a>(
+        &'a self,
+        layout: &'a Layout,
+        parameters: &[f32],
+        learns: Learns<'a>,
+    ) -> Result<DevicePass<'a, B>> {
         let mut decoder = Decoder::<Autodiff<B>>::from_parameters(&layout.config, &self.device, |spec| {
             let tensor = layout.tensors.iter().find(|tensor| tensor.name == spec.name);
             let tensor = tensor.ok_or_else(|| Error::internal(format!("{} is not trained", spec.name)))?;
@@ -55,22 +68,20 @@ impl<B: Kernels> Network for DeviceNetwork<B> {
         if self.bf16 {
             decoder = decoder.map(&mut Narrow);
         }
-        let specs = layout.config.parameters();
         let still = decoder.clone().no_grad();
-        let sums = vec![None; specs.len()];
-        Ok(Box::new(DevicePass {
+        let sums = Sums::new(layout, &layout.config.parameters(), &learns, &self.device)?;
+        Ok(DevicePass {
             own: self,
             layout,
-            gradient,
+            learns,
             decoder,
             still,
-            specs,
             sums,
             head_sum: Vec::new(),
             trees: None,
             layers: Vec::new(),
             last: None,
-        }))
+        })
     }
 }
 
@@ -100,14 +111,12 @@ struct LayerRun<B: Kernels> {
 struct DevicePass<'a, B: Kernels> {
     own: &'a DeviceNetwork<B>,
     layout: &'a Layout,
-    gradient: Option<&'a mut [f32]>,
+    learns: Learns<'a>,
     /// The weights, tracked.
     decoder: Decoder<Autodiff<B>>,
     /// The same ones, not tracked.
     still: Decoder<Autodiff<B>>,
-    specs: Vec<ParameterSpec>,
-    /// The gradient of each parameter as far as it is known, flat and in 32 bits.
-    sums: Vec<Option<Tensor<B, 1>>>,
+    sums: Sums<B>,
     /// A value head's.
     head_sum: Vec<f32>,
     trees: Option<Trees<Autodiff<B>>>,
@@ -171,12 +180,13 @@ impl<B: Kernels> DevicePass<'_, B> {
     fn run_layers(&mut self, batch: &Batch) -> Result<Tensor<B, 2>> {
         batch.check(self.layout)?;
         if batch.adapter.is_some() {
-            return Err(Error::invalid("lora_dropout is computed on the CPU only"));
+            return Err(Error::internal("a device drops nothing of what an adapter reads"));
         }
         // The histories of the last batch go before this one's come.
         self.layers.clear();
         let trees = Trees::new(&self.layout.config, batch, self.own.bf16, &self.own.device);
-        let keep = self.gradient.is_some() && !self.own.gradient_checkpointing;
+        let learns = !matches!(self.learns, Learns::Nothing);
+        let keep = learns && !self.own.gradient_checkpointing;
         let mut layers = Vec::new();
         let mut x = self.embed(&self.still, batch).inner();
         for place in 0..self.layout.config.num_hidden_layers {
@@ -190,7 +200,7 @@ impl<B: Kernels> DevicePass<'_, B> {
                 x = self.layer(&self.still, place, batch, &trees, input.clone()).inner();
                 LayerRun { input, output: None }
             };
-            if self.gradient.is_some() {
+            if learns {
                 layers.push(run);
             }
         }
@@ -210,37 +220,26 @@ impl<B: Kernels> DevicePass<'_, B> {
         Ok(last.select(0, self.target_rows(batch)))
     }
 
-    /// Adds to the gradient of the `place`-th parameter.
-    fn add(&mut self, place: usize, parameter: &Parameter<'_, Autodiff<B>>, gradients: &Gradients<B>) {
-        let is_transposed = self.specs[place].is_transposed();
-        let of_matrix = |own: &Param<Tensor<Autodiff<B>, 2>>| {
-            let own = own.val().grad(gradients)?;
-            let own = if is_transposed { own.transpose() } else { own };
-            Some(own.cast(FloatDType::F32).reshape([-1]))
-        };
-        let flat = match parameter {
-            Parameter::Weight(Weight::Full(own)) => of_matrix(own),
-            Parameter::Matrix(own) => of_matrix(own),
-            Parameter::Weight(Weight::Packed(_)) => None,
-            Parameter::Vector(own) => own.val().grad(gradients),
-        };
-        if let Some(flat) = flat {
-            let sum = self.sums[place].take();
-            self.sums[place] = Some(match sum {
-                Some(sum) => sum + flat,
-                None => flat,
-            });
-        }
+    /// The place of the norm before the head among the parameters.
+    fn norm_place(&self) -> usize {
+        self.layout.config.parameters().len() - 1 - usize::from(self.decoder.lm_head.is_some())
     }
 
-    /// Adds what the norm before the head, and the head, have in these gradients.
-    fn add_head(&mut self, gradients: &Gradients<B>) {
-        let decoder = self.decoder.clone();
-        let norm = self.specs.len() - 1 - usize::from(decoder.lm_head.is_some());
-        self.add(norm, &Parameter::Vector(&decoder.norm), gradients);
+    /// The weights, tracked where the norm before the head, and the head, learn.
+    fn head_decoder(&self) -> Decoder<Autodiff<B>> {
+        if self.sums.keeps(self.norm_place()) { self.decoder.clone() } else { self.still.clone() }
+    }
+
+    /// Adds what those two have in these gradients.
+    fn add_head(&mut self, decoder: &Decoder<Autodiff<B>>, gradients: &Gradients<B>) {
+        let norm = self.norm_place();
+        if !self.sums.keeps(norm) {
+            return;
+        }
+        self.sums.add(norm, &Parameter::Vector(&decoder.norm), gradients);
         match &decoder.lm_head {
-            Some(head) => self.add(norm + 1, &Parameter::Weight(head), gradients),
-            None => self.add(0, &Parameter::Weight(&decoder.embed_tokens), gradients),
+            Some(head) => self.sums.add(norm + 1, &Parameter::Weight(head), gradients),
+            None => self.sums.add(0, &Parameter::Weight(&decoder.embed_tokens), gradients),
         }
     }
 
@@ -255,7 +254,7 @@ impl<B: Kernels> DevicePass<'_, B> {
             IndexingUpdateOp::Add,
         );
         let decoder = self.decoder.clone();
-        let mut end = self.specs.len() - 1 - usize::from(decoder.lm_head.is_some());
+        let mut end = self.norm_place();
         for place in (0..decoder.layers.len()).rev() {
             let LayerRun { input, output } = self.layers.pop().ok_or_else(learns_nothing)?;
             let (input, output) = if let Some(output) = output {
@@ -269,13 +268,15 @@ impl<B: Kernels> DevicePass<'_, B> {
             let parameters = decoder.layers[place].parameters();
             let first = end - parameters.len();
             for (own, parameter) in (first..end).zip(&parameters) {
-                self.add(own, parameter, &gradients);
+                self.sums.add(own, parameter, &gradients);
             }
             end = first;
             dx = input.grad(&gradients).ok_or_else(|| Error::internal("a layer without a gradient"))?;
         }
-        let gradients = (self.embed(&decoder, batch) * Tensor::from_inner(dx)).sum().backward();
-        self.add(0, &Parameter::Weight(&decoder.embed_tokens), &gradients);
+        if self.sums.keeps(0) {
+            let gradients = (self.embed(&decoder, batch) * Tensor::from_inner(dx)).sum().backward();
+            self.sums.add(0, &Parameter::Weight(&decoder.embed_tokens), &gradients);
+        }
         Ok(())
     }
 
@@ -321,7 +322,7 @@ impl<B: Kernels> Pass for DevicePass<'_, B> {
     fn backward(&mut self, batch: &Batch, coefficients: &[f32], bonuses: &[f32]) -> Result<()> {
         assert_eq!(coefficients.len(), batch.targets.len(), "a coefficient for each target");
         let (picked, mut dpicked) = (self.picked(batch)?, Vec::new());
-        let decoder = self.decoder.clone();
+        let decoder = self.head_decoder();
         for piece in pieces(batch, self.layout.config.vocab_size) {
             let rows = Tensor::<Autodiff<B>, 2>::from_inner(picked.clone().slice([piece.clone()]));
             let rows = rows.require_grad();
@@ -331,7 +332,7 @@ impl<B: Kernels> Pass for DevicePass<'_, B> {
                 gain = gain + scores.entropies * self.floats(&bonuses[piece]);
             }
             let gradients = gain.sum().neg().backward();
-            self.add_head(&gradients);
+            self.add_head(&decoder, &gradients);
             let own = rows.grad(&gradients).ok_or_else(|| Error::internal("a head without a gradient"))?;
             dpicked.push(own);
         }
@@ -353,14 +354,18 @@ impl<B: Kernels> Pass for DevicePass<'_, B> {
 
     fn backward_values(&mut self, head: &[f32], batch: &Batch, slopes: &[f32]) -> Result<()> {
         self.check_head(head)?;
+        if !matches!(self.learns, Learns::Weights(_)) {
+            return Err(learns_no_head());
+        }
         if batch.targets.is_empty() {
             return Ok(());
         }
         let rows = Tensor::<Autodiff<B>, 2>::from_inner(self.picked(batch)?).require_grad();
         let weights = self.floats(head).require_grad();
-        let values = Self::values(&self.decoder, rows.clone(), weights.clone());
+        let decoder = self.decoder.clone();
+        let values = Self::values(&decoder, rows.clone(), weights.clone());
         let gradients = (values * self.floats(slopes)).sum().backward();
-        self.add_head(&gradients);
+        self.add_head(&decoder, &gradients);
         let missing = || Error::internal("a value head without a gradient");
         let own = block_on(read_back(weights.grad(&gradients).ok_or_else(missing)?))?;
         self.head_sum.resize(own.len(), 0.0);
@@ -369,16 +374,14 @@ impl<B: Kernels> Pass for DevicePass<'_, B> {
     }
 
     fn finish(self: Box<Self>) -> Result<()> {
-        let Some(gradient) = self.gradient else { return Ok(()) };
-        for (spec, sum) in self.specs.iter().zip(self.sums) {
-            let tensor = self.layout.tensors.iter().find(|tensor| tensor.name == spec.name);
-            if let Some((tensor, sum)) = tensor.zip(sum) {
-                let own = block_on(read_back(sum))?;
-                gradient[tensor.range()].iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
+        match self.learns {
+            Learns::Nothing => Ok(()),
+            Learns::Adapter(_, gradient) => self.sums.read(gradient),
+            Learns::Weights(gradient) => {
+                let (network, of_head) = gradient.split_at_mut(self.layout.len());
+                of_head.iter_mut().zip(self.head_sum).for_each(|(sum, own)| *sum += own);
+                self.sums.read(network)
             }
         }
-        let of_head = &mut gradient[self.layout.len()..];
-        of_head.iter_mut().zip(self.head_sum).for_each(|(sum, own)| *sum += own);
-        Ok(())
     }
 }

@@ -4,11 +4,11 @@ use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
 
 use super::super::tests::{batch, choices, tiny, tiny_bert};
-use super::super::{Batch, Dropout, Layout, Network, Target, Tree, Workspace};
+use super::super::{Adapter, Batch, Dropout, Layout, Learns, Network, Target, Tree, Workspace};
 use super::*;
 use crate::nn::{DecoderConfig, Family};
 use crate::random::Random;
-use crate::training::{Compute as _, Cpu, Devices, Precision};
+use crate::training::{Compute as _, Cpu, Devices, Lora, LoraConfig, Precision};
 
 fn device(bf16: bool, gradient_checkpointing: bool) -> DeviceNetwork<Flex> {
     DeviceNetwork { device: FlexDevice, bf16, gradient_checkpointing }
@@ -46,8 +46,19 @@ struct Found {
 
 /// Two passes over a batch whose gradients add up.
 fn learned(network: &mut dyn Network, layout: &Layout, parameters: &[f32], batch: &Batch) -> Found {
-    let mut gradient = vec![0.0; layout.len()];
-    let mut pass = network.pass(layout, parameters, Some(&mut gradient)).unwrap();
+    learned_by(network, layout, (parameters, None), batch)
+}
+
+/// The same of an adapter that is in the weights, where one is given.
+fn learned_by(
+    network: &mut dyn Network,
+    layout: &Layout,
+    (parameters, adapter): (&[f32], Option<&Adapter>),
+    batch: &Batch,
+) -> Found {
+    let mut gradient = vec![0.0; adapter.map_or(layout.len(), |own| own.factors.len())];
+    let learns = Learns::new(adapter, &mut gradient);
+    let mut pass = network.pass(layout, parameters, learns).unwrap();
     let weights: Vec<f32> = (0..batch.targets.len()).map(|place| 0.5 - (place % 4) as f32).collect();
     let bonuses = if batch.choices.is_some() { vec![0.3; weights.len()] } else { Vec::new() };
     let mut losses = Losses::default();
@@ -93,7 +104,8 @@ fn values_and_their_gradients_are_too() {
     let slopes: Vec<f32> = batch.targets.iter().map(|target| target.weight - 1.0).collect();
     let run = |network: &mut dyn Network| {
         let mut gradient = vec![0.0; layout.len() + head.len()];
-        let mut pass = network.pass(&layout, &parameters, Some(&mut gradient)).unwrap();
+        let learns = Learns::Weights(&mut gradient);
+        let mut pass = network.pass(&layout, &parameters, learns).unwrap();
         let values = pass.forward_values(&head, &batch).unwrap();
         pass.backward_values(&head, &batch, &slopes).unwrap();
         assert!(pass.forward_values(&head[1..], &batch).is_err());
@@ -119,15 +131,52 @@ fn products_in_bfloat16_stay_near() {
     }
 }
 
+/// An adapter's factors have the gradient that follows from the weights', and nothing else of it stays on the device.
+#[test]
+fn an_adapter_learns_as_on_the_cpu() {
+    let layout = tiny();
+    let mut random = Random::new(8, &[]);
+    let base = parameters(&layout, &mut random);
+    let target_modules = ["q_proj", "v_proj", "o_proj", "down_proj"].map(str::to_owned).to_vec();
+    let config = LoraConfig { r: 3, lora_alpha: 5.0, target_modules, lora_dropout: 0.0 };
+    let mut lora = Lora::new(&layout, &config, 1).unwrap();
+    lora.values.iter_mut().for_each(|own| *own += (random.normal() * 0.2) as f32);
+    let (merged, adapter) = (lora.merge(&base), lora.adapter(0));
+    for batch in batches() {
+        let (wanted, weights) = (&mut Workspace::default(), (&merged[..], Some(&adapter)));
+        let wanted = learned_by(wanted, &layout, weights, &batch);
+        for checkpointing in [false, true] {
+            let found = learned_by(&mut device(false, checkpointing), &layout, weights, &batch);
+            close(&found.losses.logprobs, &wanted.losses.logprobs, 1e-5);
+            close(&found.gradient, &wanted.gradient, 1e-5);
+        }
+        let narrow = learned_by(&mut device(true, false), &layout, weights, &batch);
+        close(&narrow.gradient, &wanted.gradient, 0.05);
+    }
+    let mut gradient = vec![0.0; lora.values.len()];
+    let network = device(false, true);
+    let learns = Learns::new(Some(&adapter), &mut gradient);
+    let mut pass = network.passes(&layout, &merged, learns).unwrap();
+    let batch = batch(&mut random);
+    let weights: Vec<f32> = batch.targets.iter().map(|target| target.weight).collect();
+    pass.forward(&batch).unwrap();
+    pass.backward(&batch, &weights, &[]).unwrap();
+    assert_eq!(pass.sums.len(), lora.values.len());
+    assert!(pass.backward_values(&[0.0; 13], &batch, &weights).is_err());
+}
+
 #[test]
 fn what_a_device_does_not_compute_is_refused() {
     let devices = Devices::<Flex>(vec![FlexDevice]);
-    let error = devices.network(0, &tiny_bert(), Precision::default()).err().unwrap();
-    assert!(error.message().contains("CPU only"), "{error}");
     let layout = tiny();
+    let dropping = Precision { lora_dropout: true, ..Precision::default() };
+    for (layout, precision) in [(&tiny_bert(), Precision::default()), (&layout, dropping)] {
+        let error = devices.network(0, layout, precision).err().unwrap();
+        assert!(error.message().contains("CPU only"), "{error}");
+    }
     let parameters = layout.initialize(1);
     let mut network = device(false, false);
-    let mut pass = network.pass(&layout, &parameters, None).unwrap();
+    let mut pass = network.pass(&layout, &parameters, Learns::Nothing).unwrap();
     let batch = batch(&mut Random::new(5, &[]));
     pass.forward(&batch).unwrap();
     let coefficients = vec![1.0; batch.targets.len()];
@@ -150,11 +199,12 @@ fn every_family_of_decoders_has_its_gradient() {
         let weights: Vec<f32> = batch.targets.iter().map(|target| target.weight).collect();
         let mut network = device(false, true);
         let loss = |network: &mut DeviceNetwork<Flex>, parameters: &[f32]| {
-            let logprobs = network.pass(&layout, parameters, None).unwrap().forward(&batch).unwrap().logprobs;
+            let mut pass = network.pass(&layout, parameters, Learns::Nothing).unwrap();
+            let logprobs = pass.forward(&batch).unwrap().logprobs;
             logprobs.iter().zip(&weights).map(|(own, weight)| -f64::from(own * weight)).sum::<f64>()
         };
         let mut gradient = vec![0.0; layout.len()];
-        let mut pass = network.pass(&layout, &parameters, Some(&mut gradient)).unwrap();
+        let mut pass = network.pass(&layout, &parameters, Learns::Weights(&mut gradient)).unwrap();
         pass.forward(&batch).unwrap();
         pass.backward(&batch, &weights, &[]).unwrap();
         pass.finish().unwrap();
