@@ -99,7 +99,7 @@ epsilon_high = 0.28
 {more}
 
 [ppo]
-num_ppo_epochs = 2
+num_ppo_epochs = 1
 num_mini_batches = 2
 kl_coef = 0.02
 lam = 0.95

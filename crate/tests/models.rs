@@ -192,24 +192,14 @@ fn a_model_that_cannot_be_used_is_named() {
 fn eval_ops_judges_every_case() {
     let folder = tempfile::tempdir().unwrap();
     let (_, cases) = made_up(folder.path());
-    let run = |name: &str| {
+    let run = |name: &str, more: &[&str]| {
         let out = folder.path().join(name);
-        let report = json(&[
-            "eval",
-            "ops",
-            "--data",
-            text(&cases),
-            "--model",
-            model(),
-            "--out",
-            text(&out),
-            "--worst",
-            "2",
-            "--json",
-        ]);
+        let own =
+            ["eval", "ops", "--data", text(&cases), "--model", model(), "--out", text(&out), "--worst", "2"];
+        let report = json(&[&own[..], more, &["--json"]].concat());
         (timeless(report), lines(&out.join("cases.jsonl")))
     };
-    let (report, outcomes) = run("a");
+    let (report, outcomes) = run("a", &[]);
     assert_eq!(report["n"], 8);
     assert_eq!(outcomes.len(), 8);
     let passed = outcomes.iter().filter(|outcome| outcome["passed"] == true).count();
@@ -220,7 +210,18 @@ fn eval_ops_judges_every_case() {
     }
     assert_eq!(report["target_recall"]["k"], 5);
     assert!(report["worst"].as_array().unwrap().len() <= 2);
-    assert_eq!(run("b"), (report, outcomes));
+    assert_eq!(run("b", &[]), (report, outcomes.clone()));
+
+    // Several cases at once are decided alike, in their order; a fact that is not believed is not decided on.
+    let facts = |own: &Value| -> Vec<String> {
+        let decided = own["decided"].as_array().unwrap().iter();
+        decided.map(|own| format!("{} {} {}", own["op"], own["target"], own["fact"])).collect()
+    };
+    let all = |own: &[Value]| own.iter().map(facts).collect::<Vec<_>>();
+    assert_eq!(all(&run("wide", &["--concurrency", "4"]).1), all(&outcomes));
+    assert!(outcomes.iter().any(|own| !facts(own).is_empty()));
+    let (_, sure) = run("sure", &["--fact-threshold", "0.9999999"]);
+    assert!(sure.iter().all(|own| facts(own).is_empty()));
 }
 
 #[test]

@@ -83,6 +83,28 @@ fn a_server_plays_all_parts_and_its_failures_change_nothing() {
     assert_eq!(place.answers("whole-replies"), answers);
 }
 
+/// Cases of operations are decided by a server too, several at once as one after the other.
+#[test]
+fn a_server_decides_cases() {
+    let (server, folder) = (LocalServer::new(), tempfile::tempdir().unwrap());
+    let cases = folder.path().join("ops.jsonl");
+    let dialogues = folder.path().join("dialogues.json");
+    let numbers = ["synth", "--seed", "5", "--dialogues", "1", "--split", "test", "--cases", "8", "--json"];
+    json(&[&numbers[..], &["--out", text(&dialogues), "--ops", text(&cases)]].concat());
+    let model = format!("{}#some/model", server.base);
+    let run = |more: &[&str]| {
+        let own = ["eval", "ops", "--data", text(&cases), "--model", &model, "--json"];
+        json(&[&own[..], more].concat())
+    };
+    let report = run(&[]);
+    assert_eq!((&report["model"], &report["n"]), (&"some/model".into(), &8.into()));
+    assert!(server.asked().len() >= 8);
+    server.fail(&[Fault::Busy, Fault::Prose]);
+    let troubled = run(&["--concurrency", "4"]);
+    assert_eq!((&troubled["n"], &troubled["malformed"]), (&8.into(), &1.into()));
+    assert_eq!(run(&["--concurrency", "4"])["by_op"], report["by_op"]);
+}
+
 #[test]
 fn replies_are_kept_and_not_asked_for_twice() {
     let (server, place) = (LocalServer::new(), Place::new());

@@ -32,12 +32,6 @@ pub(in crate::cli) struct RoleArguments {
     /// Another model that decides.
     #[arg(long, value_name = "MODEL")]
     manager: Option<String>,
-    /// Another model that answers.
-    #[arg(long, value_name = "MODEL")]
-    answerer: Option<String>,
-    /// A model that marks the answers; its name and the hash of its prompt stand in the report.
-    #[arg(long, value_name = "MODEL")]
-    judge: Option<String>,
     /// Let local models write without their grammar, as a server's do; what is not of the form that was asked
     /// for changes nothing, and is counted.
     #[arg(long)]
@@ -46,7 +40,7 @@ pub(in crate::cli) struct RoleArguments {
     asking: Asking,
     #[command(flatten)]
     embedder: EmbedderArguments,
-    /// How many conversations, and questions of each, are worked on at once. A local model then writes side by
+    /// How many conversations (and questions of each) or cases are worked on at once. A local model then writes side by
     /// side, where sums are rounded in another order than one after the other.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(in crate::cli) concurrency: u16,
@@ -62,8 +56,8 @@ pub(in crate::cli) struct RoleArguments {
 }
 
 impl RoleArguments {
-    /// Loads them; what they write that is malformed will be counted.
-    pub(in crate::cli) fn load(&self) -> Result<(Models, Malformed)> {
+    /// Loads them, with another model that answers where one is given; what they write that is malformed will be counted.
+    pub(in crate::cli) fn load(&self, answerer: Option<&str>) -> Result<(Models, Malformed)> {
         let malformed = Malformed::default();
         let mut models = match self.model.given().and_then(|given| self.server(given, &malformed)) {
             Some(server) => Models::one(server?),
@@ -75,7 +69,7 @@ impl RoleArguments {
         if let Some(own) = &self.manager {
             models.manager = self.role(own, &malformed, |models| models.manager)?;
         }
-        if let Some(own) = &self.answerer {
+        if let Some(own) = answerer {
             models.answer_agent = self.role(own, &malformed, |models| models.answer_agent)?;
         }
         for own in [&mut models.extractor, &mut models.manager, &mut models.answer_agent] {
@@ -90,10 +84,9 @@ impl RoleArguments {
         Ok((models, malformed))
     }
 
-    /// The model that marks the answers, where one is wanted.
-    pub(in crate::cli) fn judge(&self) -> Result<Option<Rc<dyn LanguageModel>>> {
-        let judge = |own: &String| self.role(own, &Malformed::default(), |models| models.answer_agent);
-        self.judge.as_ref().map(judge).transpose()
+    /// A model that marks answers.
+    pub(in crate::cli) fn judge(&self, given: &str) -> Result<Rc<dyn LanguageModel>> {
+        self.role(given, &Malformed::default(), |models| models.answer_agent)
     }
 
     /// Local models that answer several questions at once, where several are asked at once.

@@ -66,6 +66,12 @@ struct Common {
     data: PathBuf,
     #[command(flatten)]
     models: RoleArguments,
+    /// Another model that answers.
+    #[arg(long, value_name = "MODEL")]
+    answerer: Option<String>,
+    /// A model that marks the answers; its name and the hash of its prompt stand in the report.
+    #[arg(long, value_name = "MODEL")]
+    judge: Option<String>,
     /// What is measured: memory-r1, add-only (every fact is added), rag (turns as they are), full-context
     /// (all turns), oracle (the turns that hold the answer) or no-memory.
     #[arg(long, value_name = "S", default_value_t)]
@@ -165,8 +171,9 @@ fn run<'d>(
         temperature: arguments.temperature,
         seed: arguments.seed,
     };
-    let (models, malformed) = arguments.models.load()?;
-    let judge = arguments.models.judge()?.map(|model| Judge::new(model, benchmark));
+    let (models, malformed) = arguments.models.load(arguments.answerer.as_deref())?;
+    let judge = arguments.judge.as_deref().map(|given| arguments.models.judge(given)).transpose()?;
+    let judge = judge.map(|model| Judge::new(model, benchmark));
     let infos = [&models.extractor, &models.manager, &models.answer_agent].map(|own| own.info().clone());
     let device = arguments.models.model.device.name();
     let mut run = json!({

@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
+use futures::stream::{self, StreamExt as _};
 use futures_lite::future::block_on;
 use serde::Serialize;
 
 use crate::agents::{AddOptions, Models};
-use crate::cli::embedder::EmbedderArguments;
 use crate::cli::interrupt::on_interrupt;
-use crate::cli::model::ModelArguments;
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
+use crate::cli::roles::RoleArguments;
 use crate::datasets::synthetic::OpsCase;
 use crate::error::{Error, ErrorCode, Result};
 use crate::evaluation::{
@@ -31,9 +31,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     #[command(flatten)]
-    model: ModelArguments,
-    #[command(flatten)]
-    embedder: EmbedderArguments,
+    models: RoleArguments,
     /// At most this many cases.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -66,6 +64,8 @@ struct Report {
     /// The encoder's fingerprint.
     #[serde(skip_serializing_if = "Option::is_none")]
     embedder: Option<String>,
+    /// How often models wrote what is not of the form that was asked for.
+    malformed: usize,
     seconds: f64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     worst: Vec<OpsOutcome>,
@@ -88,34 +88,40 @@ pub(super) fn read(path: &Path, limit: Option<usize>) -> Result<Vec<OpsCase>> {
 
 pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     let cases = read(&arguments.data, arguments.limit)?;
-    let models = arguments.model.load_with(&arguments.embedder)?;
+    let (models, malformed) = arguments.models.load(None)?;
     let cancel = on_interrupt()?;
     if arguments.places {
         return places(arguments, &models, &cases, &cancel, output);
     }
     let start = Instant::now();
     let mut progress = Progress::new(cases.len() as u64);
-    let mut outcomes = Vec::with_capacity(cases.len());
-    for case in &cases {
+    let run = async |case: &OpsCase| {
         let options = AddOptions {
             facts: arguments.given_facts.then(|| vec![case.fact.iter().cloned().collect()]),
             sampling: Sampling { seed: arguments.seed, ..Sampling::default() },
             cancel: cancel.clone(),
             ..AddOptions::default()
         };
-        let outcome = block_on(run_case(&models, case, &options))
-            .map_err(|error| Error::new(error.code(), format!("case {}: {}", case.id, error.message())))?;
-        outcomes.push(outcome);
-        progress.at(outcomes.len() as u64, cases.len() as u64, "cases", output);
-    }
+        run_case(&models, case, &options).await.map_err(|error| of_case(case, &error))
+    };
+    let mut outcomes = Vec::with_capacity(cases.len());
+    block_on(async {
+        let mut running = stream::iter(cases.iter().map(run)).buffered(arguments.models.concurrency.into());
+        while let Some(outcome) = running.next().await {
+            outcomes.push(outcome?);
+            progress.at(outcomes.len() as u64, cases.len() as u64, "cases", output);
+        }
+        Ok::<_, Error>(())
+    })?;
     progress.finish();
     let info = models.manager.info();
     let mut report = Report {
         totals: ops_totals(&outcomes, info.manager_candidates),
-        device: arguments.model.device.name(),
+        device: arguments.models.model.device.name(),
         model: info.name.clone(),
         fingerprint: info.fingerprint.clone(),
         embedder: models.embedder.as_ref().map(|own| own.info().fingerprint.clone()),
+        malformed: malformed.get(),
         seconds: start.elapsed().as_millis() as f64 / 1000.0,
         worst: Vec::new(),
     };
@@ -129,6 +135,10 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     output.result(&report, || text(&report))
 }
 
+fn of_case(case: &OpsCase, error: &Error) -> Error {
+    Error::new(error.code(), format!("case {}: {}", case.id, error.message()))
+}
+
 fn places(
     arguments: &Arguments,
     models: &Models,
@@ -140,7 +150,7 @@ fn places(
     let mut totals = PlaceTotals::default();
     for (done, case) in (1..).zip(cases) {
         let passed = block_on(run_places(models, case, arguments.seed, cancel))
-            .map_err(|error| Error::new(error.code(), format!("case {}: {}", case.id, error.message())))?;
+            .map_err(|error| of_case(case, &error))?;
         if let Some(passed) = passed {
             totals.add(&passed);
         }
@@ -219,6 +229,9 @@ fn text(report: &Report) -> String {
         relations.iter().take(RELATIONS).map(|(name, share)| format!("{name} {}", part(share))).collect();
     if !relations.is_empty() {
         let _ = writeln!(text, "most missed: {}", relations.join(", "));
+    }
+    if report.malformed > 0 {
+        let _ = writeln!(text, "{} outputs were not of the form that was asked for", report.malformed);
     }
     let _ = writeln!(text, "{} on {}, {:.1} s", report.model, report.device, report.seconds);
     for outcome in &report.worst {
