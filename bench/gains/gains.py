@@ -39,10 +39,12 @@ PHASES = {
     "manager": [("manager", 40)],
     "both": [("answer", 16), ("manager", 12), ("answer", 12)],
 }
-# Further attempts, each of GRPO on both agents with F1 as reward: the steps of the phases, and GRPO's options.
+# Further attempts, each of GRPO with F1 as reward: who learns, and options of [data] and [grpo].
 ATTEMPTS = {
-    "entropy": (PHASES["both"], "entropy_coef = 0.02"),
-    "longer": ([("answer", 40), ("manager", 20), ("answer", 40)], "entropy_coef = 0.02"),
+    "earlier-manager": ("manager", "earlier_questions = 8", ""),
+    "earlier-both": ("both", "earlier_questions = 8", ""),
+    "anchored-both": ("both", "", "beta = 0.1"),
+    "earlier-anchored-both": ("both", "earlier_questions = 8", "beta = 0.1"),
 }
 DIALOGUES = {"seed": 21, "dialogues": 12, "eval_dialogues": 3}
 
@@ -59,8 +61,8 @@ def memory_r1(*arguments, **more):
 
 def config(name, method, agent, reward, seed, attempt=None):
     """The configuration of one cell."""
-    phases, more = ATTEMPTS[attempt] if attempt else (PHASES[agent], "")
-    phases = ", ".join(f'{{ agent = "{who}", max_steps = {steps} }}' for who, steps in phases)
+    _, of_data, of_grpo = ATTEMPTS[attempt] if attempt else (agent, "", "")
+    phases = ", ".join(f'{{ agent = "{who}", max_steps = {steps} }}' for who, steps in PHASES[agent])
     return f"""output_dir = "runs/gains/{name}"
 seed = {seed}
 model_name_or_path = "runs/gains/tenth/model"
@@ -88,6 +90,7 @@ eval_tasks = 80
 manager_candidates = 5
 candidates_per_speaker = 12
 unanswerable = 0.5
+{of_data}
 
 [reward]
 {reward} = 1.0
@@ -96,7 +99,7 @@ unanswerable = 0.5
 loss_type = "dapo"
 scale_rewards = "group"
 epsilon_high = 0.28
-{more}
+{of_grpo}
 
 [ppo]
 num_ppo_epochs = 1
@@ -124,7 +127,7 @@ def cells():
     for seed, method, agent, reward in itertools.product(SEEDS, METHODS, PHASES, REWARDS):
         rows.append((f"{method}-{agent}-{reward}-{seed}", (method, agent, reward, seed)))
     for seed, attempt in itertools.product(SEEDS, ATTEMPTS):
-        rows.append((f"attempt-{attempt}-{seed}", ("grpo", "both", "f1", seed, attempt)))
+        rows.append((f"attempt-{attempt}-{seed}", ("grpo", ATTEMPTS[attempt][0], "f1", seed, attempt)))
     rows += [(f"continued-{seed}", ("sft", 90 + seed)) for seed in SEEDS]
     return [*rows, ("all", ("sft", 83))]
 
@@ -142,9 +145,11 @@ def train(name, how):
     return time.monotonic() - start
 
 
-def evaluate(name):
-    """The scores of a cell's model on conversations whose facts are given."""
-    row = {}
+def evaluate(name, alone):
+    """The scores of a cell's model on conversations whose facts are given. Where one agent learned alone, the other is as
+    it was, as in the paper; else one network is both."""
+    other = {"answer": ["--manager"], "manager": ["--answerer"]}.get(alone, [])
+    row, other = {}, other and [*other, RUNS / "tenth" / "model"]
     data = {"test": (RUNS / "test.json", RUNS / "test-facts.json", [])}
     if LOCOMO.exists():
         data["locomo"] = (LOCOMO, RUNS / "locomo-facts.json", ["--split", "val"])
@@ -154,7 +159,7 @@ def evaluate(name):
         report = memory_r1(
             "eval", "locomo", "--data", path, "--facts", facts, "--model", RUNS / name / "model", "--out", out,
             "--prompts", "compact", "--manager-candidates", 5, "--candidates-per-speaker", 12, "--concurrency", 8,
-            *more, *resume,
+            *other, *more, *resume,
         )
         row[what] = {
             "f1": report["f1"],
@@ -170,7 +175,7 @@ def evaluate(name):
 def cell(row):
     name, how = row
     seconds = train(name, how)
-    result = {"name": name, "seconds": seconds, **evaluate(name)}
+    result = {"name": name, "seconds": seconds, **evaluate(name, how[1])}
     curve = RUNS / name / "metrics.jsonl"
     if how[0] != "sft":
         lines = [json.loads(line) for line in curve.read_text().splitlines()]
@@ -264,8 +269,8 @@ def table():
         line(f"{method.upper()}, {agent}, {reward.replace('_', ' ')}", rows)
     for attempt in ATTEMPTS:
         rows = [own for key, own in found.items() if key.startswith(f"attempt-{attempt}-")]
-        steps = sum(steps for _, steps in ATTEMPTS[attempt][0])
-        line(f"GRPO, both, f1, entropy bonus 0.02, {steps} steps", rows)
+        agent, *options = ATTEMPTS[attempt]
+        line(f"GRPO, {agent}, f1, {', '.join(filter(None, options)).replace('_', ' ')}", rows)
     line("SFT on all dialogues", [found[name] for name in ["all"] if name in found])
     page = ROOT / "docs" / "training.md"
     before, rest = page.read_text().split(BEGIN)

@@ -64,6 +64,10 @@ pub struct RlData {
     /// A manager's task begins from what so many turns before it said (the paper: 50); from all of them without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_turns: Option<usize>,
+    /// How many questions about what was said before a manager's task are asked beside its own; its reward is the mean of
+    /// all. None in the paper.
+    #[serde(default)]
+    pub earlier_questions: usize,
     /// The share of unanswerable questions (category 5) that stay among the answer agent's tasks.
     #[serde(default = "config::one")]
     pub unanswerable: f64,

@@ -21,7 +21,7 @@ use crate::agents::{
 };
 use crate::bank::{Journal, Memory, MemoryId, Scope, Timestamp, Turn, seeded_journal_id};
 use crate::datasets::{Dialogue, TurnFacts, heard};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluation::Judge;
 use crate::generation::{
     Cancel, ChatMessage, Generation, LanguageModel, Malformed, ModelInfo, Request, Sampling, Unconstrained,
@@ -51,10 +51,8 @@ pub enum Task {
         turns: Vec<(Turn, Vec<String>)>,
         /// Which banks.
         scope: Scope,
-        /// What is asked then.
-        question: String,
-        /// What should be answered.
-        answer: String,
+        /// What is asked then, and what should be answered: first what these turns are the evidence of.
+        questions: Vec<(String, String)>,
     },
     /// An answer from memories.
     Answer {
@@ -150,19 +148,32 @@ impl Reading {
 
     /// A task for the manager from every question whose evidence gave a fact: it decides on the turns of the
     /// evidence, and on no others, from the bank before the first of them. With a `window`, that bank holds only
-    /// what the so many turns before said or confirmed (Memory-R1, algorithm 1: 50).
-    pub fn manager_tasks(&self, window: Option<usize>) -> Result<Vec<Task>> {
-        let mut tasks = Vec::new();
-        for asked in &self.dialogue.questions {
+    /// what the so many turns before said or confirmed (Memory-R1, algorithm 1: 50). So many `earlier` questions, whose
+    /// evidence that bank has heard already, are asked beside its own: what an operation takes from the bank shows in
+    /// their answers.
+    pub fn manager_tasks(&self, window: Option<usize>, earlier: usize) -> Result<Vec<Task>> {
+        // The questions, with the turns of their evidence that gave a fact.
+        let asked = self.dialogue.questions.iter().filter_map(|asked| {
             let is_evidence = |place: &usize| asked.evidence.contains(&self.dialogue.turns[*place].id);
             let places: Vec<usize> = (0..self.dialogue.turns.len())
                 .filter(|place| {
                     is_evidence(place) && self.facts.contains_key(&self.dialogue.turns[*place].id)
                 })
                 .collect();
-            let (Some(first), Some(answer)) = (places.first(), &asked.answer) else { continue };
-            let mut journals = Vec::new();
+            let pair = (asked.question.clone(), asked.answer.clone()?);
+            Some((places.first().copied()?, places.last().copied()?, places, pair))
+        });
+        let asked: Vec<_> = asked.collect();
+        let mut tasks = Vec::new();
+        for (first, _, places, pair) in &asked {
             let start = window.map_or(0, |window| first.saturating_sub(window));
+            let mut before: Vec<_> =
+                asked.iter().filter(|(begin, end, ..)| *begin >= start && end < first).collect();
+            // The latest first; what was said at the same time in the order of the questions.
+            before.sort_by_key(|(_, end, ..)| std::cmp::Reverse(*end));
+            let before = before.into_iter().take(earlier).map(|(.., pair)| pair);
+            let questions: Vec<_> = std::iter::once(pair).chain(before).cloned().collect();
+            let mut journals = Vec::new();
             let now = self.dialogue.turns[*first].at;
             let bounds = self.before[start].iter().zip(&self.before[*first]);
             for (journal, (from, to)) in self.journals.iter().zip(bounds) {
@@ -176,8 +187,7 @@ impl Reading {
                 journals,
                 turns: places.iter().map(turn).collect(),
                 scope: Scope { run_id: Some(self.dialogue.id.clone()), ..Scope::default() },
-                question: asked.question.clone(),
-                answer: answer.clone(),
+                questions,
             });
         }
         Ok(tasks)
@@ -298,8 +308,8 @@ impl Players {
     }
 
     async fn manage(&self, task: &Task, sampling: Sampling, cancel: &Cancel) -> Result<Trajectory> {
-        let Task::Manage { journals, turns, scope: filter, question, answer } = task else {
-            return Err(crate::error::Error::internal("not the manager's task"));
+        let Task::Manage { journals, turns, scope: filter, questions } = task else {
+            return Err(Error::internal("not the manager's task"));
         };
         let (manager, recorder) = self.seat();
         let models = Models {
@@ -334,12 +344,17 @@ impl Players {
         let now = turns.last().map(|(turn, _)| turn.timestamp).unwrap_or_default();
         let agent = agent(models, &journals, sampling.seed, now).await?;
         let options = AnswerOptions { cancel: cancel.clone(), ..AnswerOptions::default() };
-        let answered = agent.answer(question, filter, &options).await?;
+        let (agent, options) = (&agent, &options);
+        let outcomes = try_join_all(questions.iter().map(|(question, answer)| async move {
+            let said = agent.answer(question, filter, options).await?.answer;
+            Ok::<_, Error>((self.terms(question, answer, &said, cancel).await?, said))
+        }));
+        let (terms, said): (Vec<_>, Vec<_>) = outcomes.await?.into_iter().unzip();
         Ok(Trajectory {
             segments: recorder.take(),
-            terms: self.terms(question, answer, &answered.answer, cancel).await?,
+            terms: Terms::mean(&terms),
             operations,
-            answer: answered.answer,
+            answer: said.into_iter().next().unwrap_or_default(),
         })
     }
 }

@@ -336,7 +336,9 @@ impl Run<'_> {
         let mut tasks = Vec::new();
         for reading in readings {
             match agent {
-                Agent::Manager => tasks.extend(reading.manager_tasks(data.window_turns)?),
+                Agent::Manager => {
+                    tasks.extend(reading.manager_tasks(data.window_turns, data.earlier_questions)?);
+                }
                 Agent::Answer => {
                     let keep = || random.chance(data.unanswerable);
                     tasks.extend(reading.answer_tasks(&retriever, data.candidates_per_speaker, keep));

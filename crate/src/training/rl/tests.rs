@@ -76,7 +76,7 @@ fn held_rollouts(
 ) -> Vec<Rollout> {
     let readings = readings(policy, parameters, threads);
     let retriever = policy.retriever().unwrap();
-    let mut tasks = readings[0].manager_tasks(None).unwrap();
+    let mut tasks = readings[0].manager_tasks(None, 0).unwrap();
     // Those with most to decide.
     tasks.sort_by_key(|task| match task {
         Task::Manage { turns, .. } => {
@@ -163,13 +163,62 @@ fn without_the_grammar_too() {
     }
 }
 
+/// A manager may be asked what was said before its turns too: its outcome is the mean of all answers.
+#[test]
+fn a_manager_answers_for_what_the_bank_had_before() {
+    let (policy, parameters) = Policy::load(&MODEL.1, SHOWN).unwrap();
+    let reading = &readings(&policy, &parameters, 1)[0];
+    let (alone, all) = (reading.manager_tasks(None, 0).unwrap(), reading.manager_tasks(None, 3).unwrap());
+    let asked = |task: &Task| match task {
+        Task::Manage { questions, .. } => questions.clone(),
+        Task::Answer { .. } => panic!("a manager's task"),
+    };
+    for (alone, all) in alone.iter().zip(&all) {
+        assert_eq!((asked(alone).len(), &asked(alone)[0]), (1, &asked(all)[0]));
+        assert!(asked(all).len() <= 4 && !asked(all)[1..].contains(&asked(all)[0]));
+    }
+    let windowed = reading.manager_tasks(Some(10), 3).unwrap();
+    let count = |tasks: &[Task]| tasks.iter().map(|own| asked(own).len()).sum::<usize>();
+    assert!(alone.len() < count(&windowed) && count(&windowed) < count(&all));
+
+    let stop = Cancel::default();
+    let round = Round {
+        compute: &Cpu,
+        policy: &policy,
+        parameters: &parameters,
+        frozen: &parameters,
+        sampling: Sampling::default(),
+        count: 1,
+        threads: 1,
+        constrained: true,
+        served: None,
+        judge: None,
+        stop: &stop,
+    };
+    let task = all.iter().find(|own| asked(own).len() == 4).unwrap();
+    let played = |wanted: Vec<(String, String)>| {
+        let Task::Manage { journals, turns, scope, .. } = task.clone() else { unreachable!() };
+        let task = Task::Manage { journals, turns, scope, questions: wanted };
+        round.play(&[&task], false).unwrap().concat().remove(0).trajectory
+    };
+    // What is said to each question alone; then all are asked, and the second wants something else.
+    let mut wanted = asked(task);
+    for pair in &mut wanted {
+        pair.1 = played(vec![pair.clone()]).answer;
+    }
+    let first = wanted[0].1.clone();
+    wanted[1].1 = "nothing of the kind".to_owned();
+    let outcome = played(wanted);
+    assert_eq!((outcome.terms.exact_match, outcome.answer), (0.75, first));
+}
+
 #[test]
 fn a_managers_task_begins_before_its_evidence_and_within_its_window() {
     let (policy, parameters) = Policy::load(&MODEL.1, SHOWN).unwrap();
     let reading = &readings(&policy, &parameters, 1)[0];
     let turns: Vec<_> = reading.turns().collect();
-    let all = reading.manager_tasks(None).unwrap();
-    let recent = reading.manager_tasks(Some(10)).unwrap();
+    let all = reading.manager_tasks(None, 0).unwrap();
+    let recent = reading.manager_tasks(Some(10), 0).unwrap();
     assert!(all.len() == recent.len() && all.len() > 5);
     let mut forgotten = 0;
     for (whole, part) in all.iter().zip(&recent) {
