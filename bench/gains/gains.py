@@ -31,6 +31,7 @@ BEGIN, END = "<!-- gains.py table -->", "<!-- end of the table -->"
 BUNDLE = ROOT / "pkg" / "models" / "nano"
 
 METHODS = ["grpo", "ppo"]
+AGENTS = ["answer", "manager", "both"]
 REWARDS = ["f1", "exact_match"]
 SEEDS = [1, 2, 3]
 # The steps of each phase; 64 trajectories a step.
@@ -38,13 +39,14 @@ PHASES = {
     "answer": [("answer", 40)],
     "manager": [("manager", 40)],
     "both": [("answer", 16), ("manager", 12), ("answer", 12)],
+    "manager, then answer": [("manager", 12), ("answer", 60)],
 }
 # Further attempts, each of GRPO with F1 as reward: who learns, and options of [data] and [grpo].
 ATTEMPTS = {
     "earlier-manager": ("manager", "earlier_questions = 8", ""),
     "earlier-both": ("both", "earlier_questions = 8", ""),
     "anchored-both": ("both", "", "beta = 0.1"),
-    "earlier-anchored-both": ("both", "earlier_questions = 8", "beta = 0.1"),
+    "in-turn": ("manager, then answer", "earlier_questions = 8", "beta = 0.1"),
 }
 DIALOGUES = {"seed": 21, "dialogues": 12, "eval_dialogues": 3}
 
@@ -124,7 +126,7 @@ def cells():
     """All cells of the table: their names, how they are made."""
     rows = [("tenth", ("sft", 83))]
     # A seed at a time, so that a study that is stopped has something of every row.
-    for seed, method, agent, reward in itertools.product(SEEDS, METHODS, PHASES, REWARDS):
+    for seed, method, agent, reward in itertools.product(SEEDS, METHODS, AGENTS, REWARDS):
         rows.append((f"{method}-{agent}-{reward}-{seed}", (method, agent, reward, seed)))
     for seed, attempt in itertools.product(SEEDS, ATTEMPTS):
         rows.append((f"attempt-{attempt}-{seed}", ("grpo", ATTEMPTS[attempt][0], "f1", seed, attempt)))
@@ -263,7 +265,7 @@ def table():
 
     line("SFT on a tenth", [found[name] for name in ["tenth"] if name in found])
     line("… continued for the time of RL", [own for name, own in found.items() if name.startswith("continued-")])
-    for method, agent, reward in itertools.product(METHODS, PHASES, REWARDS):
+    for method, agent, reward in itertools.product(METHODS, AGENTS, REWARDS):
         name = f"{method}-{agent}-{reward}-"
         rows = [own for key, own in found.items() if key.startswith(name)]
         line(f"{method.upper()}, {agent}, {reward.replace('_', ' ')}", rows)
@@ -288,8 +290,8 @@ def plot(found):
     matplotlib.rcParams["svg.hashsalt"] = "gains"
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(PHASES), figsize=(12, 3.5), sharey=True)
-    for axis, agent in zip(axes, PHASES):
+    figure, axes = plt.subplots(1, len(AGENTS), figsize=(12, 3.5), sharey=True)
+    for axis, agent in zip(axes, AGENTS):
         for method, reward in itertools.product(METHODS, REWARDS):
             name = f"{method}-{agent}-{reward}-"
             curves = [dict(own["reward"]) for key, own in found.items() if key.startswith(name)]

@@ -112,7 +112,8 @@ pub fn train<B: Kernels>(
     }
     let step = Times::new(steps);
     let tokens_per_second = (size.sequences * size.tokens) as f64 * 1e3 / step.p50_ms.max(f64::MIN_POSITIVE);
-    let flops = if size.lora.is_some() { 4.0 } else { 6.0 } * multiplied(config) as f64 * tokens_per_second;
+    let per_weight = if size.lora.is_some() { 4.0 } else { 6.0 };
+    let flops = per_weight * multiplied(config) as f64 * tokens_per_second;
     let matmul_flops = block_on(matmul_rate::<B>(&B::Device::default()))?;
     Ok(TrainSpeed {
         sequences: size.sequences,
