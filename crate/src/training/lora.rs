@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::adamw::AdamW;
 use super::bpe::TokenizerFiles;
-use super::network::{Adapter, Dropout, Into, Layout, NamedTensor, Pair, View, matmul};
+use super::network::{Adapter, Dropout, Into, Layout, NamedTensor, Pair, matmul};
 use super::optimizer::Moments;
 use super::run_folder::{read_tensors, read_text, write_model_folder, write_tensors};
 use super::start::read_start;
@@ -61,11 +61,6 @@ fn targets() -> Vec<String> {
     ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"].map(str::to_owned).to_vec()
 }
 
-/// Rows and columns of the matrix that a pair adapts.
-fn dims(pair: &Pair) -> (usize, usize) {
-    (pair.tensor.shape[0], pair.tensor.shape[1])
-}
-
 /// The factors of an adapter and the optimiser's memory of them.
 #[derive(Clone, Debug)]
 pub struct Lora {
@@ -84,7 +79,7 @@ impl Lora {
     pub fn new(layout: &Layout, config: &LoraConfig, seed: u64) -> Result<Self> {
         let mut lora = Self::empty(layout, config)?;
         for (place, pair) in lora.pairs.iter().enumerate() {
-            let (_, cols) = dims(pair);
+            let (_, cols) = pair.dims();
             let (bound, mut random) =
                 (1.0 / (cols as f64).sqrt(), Random::new(seed, &[0x10fa, place as u64]));
             for value in &mut lora.values[pair.a..pair.b] {
@@ -138,11 +133,6 @@ impl Lora {
         (self.config.lora_alpha / self.config.r as f64) as f32
     }
 
-    fn factors<'a>(&self, pair: &Pair, values: &'a [f32]) -> (View<'a>, View<'a>) {
-        let ((rows, cols), r) = (dims(pair), self.config.r);
-        (View::new(&values[pair.a..pair.b], r, cols), View::new(&values[pair.b..pair.b + rows * r], rows, r))
-    }
-
     /// What passes need to know of it; what it drops, where it does, depends on `key`.
     pub fn adapter(&self, key: u64) -> Adapter {
         let rate = self.config.lora_dropout as f32;
@@ -160,8 +150,7 @@ impl Lora {
     pub fn merge(&self, base: &[f32]) -> Vec<f32> {
         let mut merged = base.to_vec();
         for pair in &*self.pairs {
-            let (a, b) = self.factors(pair, &self.values);
-            let (_, cols) = dims(pair);
+            let ((a, b), (_, cols)) = (pair.factors(&self.values, self.config.r), pair.dims());
             matmul(&mut merged[pair.tensor.range()], cols, Into::Add, self.scale(), b, a);
         }
         merged
@@ -191,7 +180,7 @@ impl Lora {
         });
         let r = self.config.r;
         let tensors = self.pairs.iter().flat_map(|pair| {
-            let (rows, cols) = dims(pair);
+            let (rows, cols) = pair.dims();
             let module = pair.tensor.name.trim_end_matches(".weight");
             let name = |factor: &str| format!("{PREFIX}{module}.lora_{factor}.weight");
             [
@@ -241,7 +230,7 @@ impl Lora {
         let mut lora = Self::empty(layout, &config)?;
         let mut tensors = read_tensors(&folder.join(WEIGHTS))?;
         for pair in &*lora.pairs.clone() {
-            let ((rows, _), module) = (dims(pair), pair.tensor.name.trim_end_matches(".weight"));
+            let ((rows, _), module) = (pair.dims(), pair.tensor.name.trim_end_matches(".weight"));
             for (factor, range) in [("A", pair.a..pair.b), ("B", pair.b..pair.b + rows * config.r)] {
                 let name = format!("{PREFIX}{module}.lora_{factor}.weight");
                 match tensors.remove(&name) {
@@ -351,7 +340,7 @@ mod tests {
         let (loss, gradient) = pass(&lora, 5);
         assert!((loss - pass(&lora, 6).0).abs() > 1e-3);
         for pair in &*lora.pairs.clone() {
-            let (rows, _) = dims(pair);
+            let (rows, _) = pair.dims();
             for range in [pair.a..pair.b, pair.b..pair.b + rows * config.r] {
                 let direction: Vec<f32> = range.clone().map(|_| random.normal() as f32).collect();
                 let along = |step: f32| {

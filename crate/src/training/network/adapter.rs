@@ -22,6 +22,20 @@ pub struct Pair {
     pub b: usize,
 }
 
+impl Pair {
+    /// Rows and columns of the matrix.
+    pub(in crate::training) fn dims(&self) -> (usize, usize) {
+        (self.tensor.shape[0], self.tensor.shape[1])
+    }
+
+    /// `A` and `B` of this rank among all factors.
+    pub(in crate::training) fn factors<'a>(&self, all: &'a [f32], rank: usize) -> (View<'a>, View<'a>) {
+        let (rows, cols) = self.dims();
+        let a = View::new(&all[self.a..][..rank * cols], rank, cols);
+        (a, View::new(&all[self.b..][..rows * rank], rows, rank))
+    }
+}
+
 /// An adapter in the weights of a network.
 #[derive(Clone, Debug)]
 pub struct Adapter {
@@ -52,7 +66,7 @@ impl Adapter {
         let (merged, dropped) = merged.split_at(self.weights);
         gradient.iter_mut().zip(dropped).for_each(|(sum, own)| *sum += own);
         for pair in &*self.pairs {
-            let (rows, cols) = (pair.tensor.shape[0], pair.tensor.shape[1]);
+            let (rows, cols) = pair.dims();
             let (a, b) = self.factors(pair);
             let slope = View::new(&merged[pair.tensor.range()], rows, cols);
             matmul(&mut gradient[pair.a..pair.b], cols, Into::Add, self.scale, b.t(), slope);
@@ -73,9 +87,7 @@ impl Adapter {
 
     /// The factors of a pair: `A` and `B`.
     fn factors(&self, pair: &Pair) -> (View<'_>, View<'_>) {
-        let ((rows, cols), r) = ((pair.tensor.shape[0], pair.tensor.shape[1]), self.rank);
-        let a = View::new(&self.factors[pair.a..][..r * cols], r, cols);
-        (a, View::new(&self.factors[pair.b..][..rows * r], rows, r))
+        pair.factors(&self.factors, self.rank)
     }
 
     /// What dropping takes from values, or adds to those that stay; of a gradient the same.

@@ -129,7 +129,7 @@ fn factors<B: Kernels>(adapter: &Adapter, spec: &ParameterSpec, device: &B::Devi
     let Some(pair) = adapter.pairs.iter().find(|pair| pair.tensor.name == spec.name) else {
         return Kept::Nothing;
     };
-    let (rows, cols, rank) = (pair.tensor.shape[0], pair.tensor.shape[1], adapter.rank);
+    let ((rows, cols), rank) = (pair.dims(), adapter.rank);
     let factor = |start: usize, shape: [usize; 2]| {
         let values = adapter.factors[start..][..shape[0] * shape[1]].to_vec();
         (Tensor::from_data(TensorData::new(values, shape), device), start)
