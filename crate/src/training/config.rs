@@ -83,6 +83,11 @@ pub struct DataConfig {
     /// The most memories that the extractor is shown beside a turn.
     #[serde(default)]
     pub extractor_candidates: usize,
+    /// Whether the extractor writes down again what a memory that it is shown says word for word.
+    /// Without, it is trained to write news alone: a repetition changes nothing in the bank, and a
+    /// model that may copy what it sees takes a change for one.
+    #[serde(default = "repeats")]
+    pub repeats: bool,
     /// The most memories of one speaker that the answer agent is shown.
     pub candidates_per_speaker: usize,
     /// How many questions are put to the same memories at once: these are read once, which is
@@ -307,6 +312,10 @@ pub(super) fn micro_batch_tokens() -> usize {
 fn logging_steps() -> u64 {
     10
 }
+fn repeats() -> bool {
+    true
+}
+
 fn questions_per_prompt() -> usize {
     1
 }

@@ -73,9 +73,11 @@ fn extract_case(config: &DataConfig, example: &TurnExample<'_>, random: &mut Ran
     if !example.needs_context && random.chance(WITHOUT_CONTEXT) {
         context.clear();
     }
-    let facts: Vec<&str> = example.decisions.iter().map(|decision| &decision.gold.fact[..]).collect();
     let bank: Vec<&GoldMemory> = example.bank.iter().collect();
     let memories = memories_beside(config, &bank, example.turn.text, random);
+    let golds = example.decisions.iter().map(|decision| decision.gold);
+    let wanted = golds.filter(|gold| is_wanted(config, &memories, &gold.resolved));
+    let facts: Vec<&str> = wanted.map(|gold| &gold.fact[..]).collect();
     Case {
         task: Task::Extract,
         source: Source::Synthetic,
@@ -104,6 +106,11 @@ pub(super) fn memories_beside(
     }
     let shown = if most > 0 { candidates(bank, turn, most, &[]) } else { Vec::new() };
     shown.iter().map(|memory| memory.text.clone()).collect()
+}
+
+/// Whether the extractor is to write this fact down beside the memories that it is shown.
+pub(super) fn is_wanted(config: &DataConfig, memories: &[String], fact: &str) -> bool {
+    config.repeats || !memories.iter().any(|memory| is_same_statement(memory, fact))
 }
 
 /// Nothing where the fact equals a candidate: then no model is asked.

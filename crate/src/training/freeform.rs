@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::{DataConfig, FreeformConfig};
-use super::dialogue_cases::{answer_completion, candidates, letters, lines, memories_beside};
+use super::dialogue_cases::{answer_completion, candidates, is_wanted, letters, lines, memories_beside};
 use super::examples::{Case, Source, Task, in_two_threads};
 use crate::agents::{
     Block, MAX_FACTS, answer_messages, dates, extract_messages, is_same_statement, manage_messages, one_line,
@@ -193,12 +193,14 @@ fn extract_case(config: &DataConfig, dated: &Dated<'_>, others: &Others, copy: u
     };
     let own = dated.situation;
     let context: Vec<Turn> = own.context.iter().map(turn).collect();
-    let facts: Vec<&str> = own.facts.iter().map(|statement| &statement.fact[..]).collect();
     let mut random = Random::new(config.seed, &[0xbe51_de5b, letters(&own.turn.text), copy as u64]);
     let mut bank = dated.bank(0);
     others.fill_up(&mut bank, config.extractor_candidates, dated, &mut random);
     let bank: Vec<&GoldMemory> = bank.iter().collect();
     let memories = memories_beside(config, &bank, &own.turn.text, &mut random);
+    let written = own.facts.iter().map(|statement| &statement.fact[..]);
+    let is_wanted = |fact: &&str| is_wanted(config, &memories, &dates::resolve(fact, dated.said).text);
+    let facts: Vec<&str> = written.filter(is_wanted).collect();
     Case {
         task: Task::Extract,
         source: Source::Freeform,

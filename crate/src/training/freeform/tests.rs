@@ -131,6 +131,31 @@ fn the_extractor_is_shown_the_bank() {
 }
 
 #[test]
+fn what_a_memory_says_that_is_shown_is_no_news() {
+    let mut config = config();
+    config.extractor_candidates = 2;
+    let text = "@ Likes tea\n@ Plays the cello\n> user: tea for me, as ever, and I bought an oboe\n\
+        = Likes tea ~ Likes tea\n+ Has an oboe\n";
+    let all = parse("a.txt", text).unwrap();
+    let own = Writer::new(config.seed, &all).variant(&all[0], 0).unwrap();
+    let mut alone = 0;
+    for copy in 0..20 {
+        let mut made = |repeats: bool| {
+            config.repeats = repeats;
+            let groups = situation_cases(&config, &own, &Others::new(std::iter::empty()), copy);
+            (groups[0][0].messages[1].content.clone(), groups[0][0].completion.clone())
+        };
+        let all = r#"{"facts":["Likes tea","Has an oboe"]}"#;
+        let ((prompt, news), with) = (made(false), made(true));
+        assert_eq!((&with.0, &*with.1), (&prompt, all));
+        let is_shown = prompt.lines().any(|line| line.starts_with("- ") && line.contains("Likes tea"));
+        alone += usize::from(is_shown);
+        assert_eq!(news, if is_shown { r#"{"facts":["Has an oboe"]}"# } else { all }, "{prompt}");
+    }
+    assert!((1..20).contains(&alone), "{alone}");
+}
+
+#[test]
 fn nothing_is_extracted_from_talk_and_the_same_statement_asks_no_model() {
     let cases = made("> user: lovely weather\n");
     assert_eq!(kinds(&cases), ["free/none"]);
