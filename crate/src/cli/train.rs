@@ -14,7 +14,7 @@ use crate::checkpoint::Quantization;
 use crate::error::{Error, ErrorCode, Result};
 use crate::generation::Cancel;
 use crate::training::rl::{self, RlConfig};
-use crate::training::{RunConfig, SftConfig, export, merge_adapter, run_on as train};
+use crate::training::{RunConfig, SftConfig, average, export, merge_adapter, run_on as train};
 
 /// Trains a model.
 #[derive(Debug, Args)]
@@ -33,6 +33,8 @@ enum Method {
     Ppo(RunArguments),
     /// A model with a LoRA adapter, in PEFT's layout, in its weights.
     Merge(MergeArguments),
+    /// The mean of several models' weights, all of which went on from the same ones.
+    Average(AverageArguments),
     /// A bundle for the browser out of a run.
     Export(ExportArguments),
 }
@@ -47,6 +49,18 @@ struct MergeArguments {
     /// The adapter's folder: adapter_config.json and adapter_model.safetensors.
     #[arg(long, value_name = "DIR")]
     adapter: PathBuf,
+
+    /// The new model's folder; what it held before goes.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// The result is a plain model folder.
+#[derive(Debug, Args)]
+struct AverageArguments {
+    /// The models' folders, of one shape and vocabulary; one that is named twice counts twice.
+    #[arg(value_name = "DIR", num_args = 2.., required = true)]
+    models: Vec<PathBuf>,
 
     /// The new model's folder; what it held before goes.
     #[arg(long, value_name = "DIR")]
@@ -116,6 +130,12 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
             merge_adapter(&arguments.model, &arguments.adapter, &arguments.out)?;
             output.result(&json!({ "path": arguments.out }), || {
                 format!("the merged model is in {}", arguments.out.display())
+            })
+        }
+        Method::Average(arguments) => {
+            average(&arguments.models, &arguments.out)?;
+            output.result(&json!({ "path": arguments.out }), || {
+                format!("the mean of {} models is in {}", arguments.models.len(), arguments.out.display())
             })
         }
         Method::Export(arguments) => bundle(arguments, output),

@@ -7,6 +7,7 @@
 
 mod adamw;
 mod adapted;
+mod average;
 mod bpe;
 mod compute;
 mod config;
@@ -31,6 +32,7 @@ mod warm_start;
 mod word_vectors;
 
 pub use adamw::AdamW;
+pub use average::average;
 pub use bpe::{CHAT_TEMPLATE, SPECIAL_TOKENS, TokenizerFiles};
 pub use compute::{Compute, Cpu, Devices, Precision};
 pub use config::{
