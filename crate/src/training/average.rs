@@ -69,7 +69,7 @@ mod tests {
         let before = read_model(&out, &layout).unwrap();
         let error = average(&[base, fixtures.join("llama32")], &out).unwrap_err();
         assert_eq!(error.code(), ErrorCode::InvalidArgument, "{error}");
-        assert!(error.message().contains("llama has another shape than"), "{error}");
+        assert!(error.message().contains("llama32 has another shape than"), "{error}");
         assert_eq!(average(&[], &out).unwrap_err().code(), ErrorCode::InvalidArgument);
         assert_eq!(read_model(&out, &layout).unwrap(), before);
     }
