@@ -3,12 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::bpe::TokenizerFiles;
-use super::network::Layout;
-use super::run_folder::{read_text, write_model_folder};
-use super::start::read_start;
-use crate::checkpoint::CONFIG;
+use super::run_folder::write_model_folder;
+use super::start::{read_layout, read_start};
 use crate::error::{Error, Result};
-use crate::nn::DecoderConfig;
 
 /// Writes a plain model folder whose every weight is the mean of those of `models`: a uniform soup (Wortsman et
 /// al., "Model soups", 2022). What a soup needs is that all went on from the same weights. A folder that stands
@@ -18,15 +15,14 @@ use crate::nn::DecoderConfig;
 pub fn average(models: &[PathBuf], out: &Path) -> Result<()> {
     let (first, others) =
         models.split_first().ok_or_else(|| Error::invalid("there is no model to average"))?;
-    let config = |folder: &Path| DecoderConfig::from_json(&read_text(&folder.join(CONFIG))?);
-    let layout = Layout::new(config(first)?)?;
+    let layout = read_layout(first)?;
     let tokenizer = TokenizerFiles::load(first)?;
     let mut sums: Vec<f64> = read_start(first, &layout)?.into_iter().map(f64::from).collect();
     for other in others {
         let has_other = |what: &str| {
             Error::invalid(format!("{} has another {what} than {}", other.display(), first.display()))
         };
-        if config(other)? != layout.config {
+        if read_layout(other)?.config != layout.config {
             return Err(has_other("shape"));
         }
         if TokenizerFiles::load(other)?.tokenizer != tokenizer.tokenizer {
@@ -50,8 +46,7 @@ mod tests {
     fn every_weight_is_the_mean_and_other_shapes_are_refused() {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/decoders");
         let base = fixtures.join("qwen2_tied");
-        let layout =
-            Layout::new(DecoderConfig::from_json(&read_text(&base.join(CONFIG)).unwrap()).unwrap()).unwrap();
+        let layout = read_layout(&base).unwrap();
         let weights = read_model(&base, &layout).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let scaled = folder.path().join("scaled");
@@ -67,9 +62,18 @@ mod tests {
         assert_eq!(TokenizerFiles::load(&out).unwrap().tokenizer, tokenizer.tokenizer);
 
         let before = read_model(&out, &layout).unwrap();
-        let error = average(&[base, fixtures.join("llama32")], &out).unwrap_err();
-        assert_eq!(error.code(), ErrorCode::InvalidArgument, "{error}");
-        assert!(error.message().contains("llama32 has another shape than"), "{error}");
+        let strange = folder.path().join("strange");
+        let vocabulary = tokenizer.tokenizer.replacen("\"version\"", "\"version \"", 1);
+        let renamed = TokenizerFiles { tokenizer: vocabulary, ..tokenizer };
+        write_model_folder(&strange, &layout, &renamed, &weights).unwrap();
+        for (other, wanted) in [
+            (fixtures.join("llama32"), "llama32 has another shape than"),
+            (strange, "strange has another vocabulary than"),
+        ] {
+            let error = average(&[base.clone(), other], &out).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::InvalidArgument, "{error}");
+            assert!(error.message().contains(wanted), "{error}");
+        }
         assert_eq!(average(&[], &out).unwrap_err().code(), ErrorCode::InvalidArgument);
         assert_eq!(read_model(&out, &layout).unwrap(), before);
     }

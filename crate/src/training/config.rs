@@ -315,7 +315,6 @@ fn logging_steps() -> u64 {
 fn repeats() -> bool {
     true
 }
-
 fn questions_per_prompt() -> usize {
     1
 }

@@ -336,6 +336,26 @@ mod tests {
     }
 
     #[test]
+    fn an_extractor_of_news_writes_down_nothing_that_it_is_shown() {
+        let mut config = SftConfig::parse(include_str!("../../../configs/nano.toml")).unwrap().data;
+        config.extractor_candidates = 5;
+        let dialogues = generate(5, 6, Split::Train, Options::default());
+        let mut repeated = |repeats: bool| {
+            config.repeats = repeats;
+            let all = dialogues.iter().flat_map(|own| cases(&config, 4, std::slice::from_ref(own))).flatten();
+            let repeats = all.filter(|case| case.task == Task::Extract).filter(|case| {
+                let shown = case.messages[1].content.lines().filter_map(|line| line.strip_prefix("- "));
+                let shown: Vec<&str> = shown.collect();
+                let facts = crate::generation::parse_facts(&case.completion, MAX_FACTS).unwrap();
+                facts.iter().any(|fact| shown.iter().any(|memory| is_same_statement(memory, fact)))
+            });
+            repeats.count()
+        };
+        assert_eq!(repeated(false), 0);
+        assert!(repeated(true) > 10);
+    }
+
+    #[test]
     fn a_question_that_names_one_speaker_is_put_to_that_ones_memories() {
         let config = SftConfig::parse(include_str!("../../../configs/nano.toml")).unwrap().data;
         let mut by_name = 0;

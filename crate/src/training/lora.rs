@@ -15,9 +15,8 @@ use super::bpe::TokenizerFiles;
 use super::network::{Adapter, Dropout, Into, Layout, NamedTensor, Pair, matmul};
 use super::optimizer::Moments;
 use super::run_folder::{read_tensors, read_text, write_model_folder, write_tensors};
-use super::start::read_start;
+use super::start::{read_layout, read_start};
 use crate::error::{Error, ErrorCode, Result};
-use crate::nn::DecoderConfig;
 use crate::random::Random;
 
 const CONFIG: &str = "adapter_config.json";
@@ -251,7 +250,7 @@ impl Lora {
 
 /// Writes a model with an adapter in its weights as a plain Hugging Face folder.
 pub fn merge_adapter(model: &Path, adapter: &Path, out: &Path) -> Result<()> {
-    let layout = Layout::new(DecoderConfig::from_json(&read_text(&model.join(crate::checkpoint::CONFIG))?)?)?;
+    let layout = read_layout(model)?;
     let merged = Lora::load(adapter, &layout)?.merge(&read_start(model, &layout)?);
     write_model_folder(out, &layout, &TokenizerFiles::load(model)?, &merged)
 }
@@ -269,8 +268,7 @@ mod tests {
 
     fn base() -> (Layout, Vec<f32>) {
         let folder = fixture().join("decoders/qwen2_tied");
-        let config = DecoderConfig::from_json(&read_text(&folder.join("config.json")).unwrap()).unwrap();
-        let layout = Layout::new(config).unwrap();
+        let layout = read_layout(&folder).unwrap();
         let parameters = read_start(&folder, &layout).unwrap();
         (layout, parameters)
     }

@@ -4,9 +4,15 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::network::Layout;
-use super::run_folder::{broken, read_files};
+use super::run_folder::{broken, read_files, read_text};
+use crate::checkpoint::CONFIG;
 use crate::error::{Error, Result};
 use crate::nn::DecoderConfig;
+
+/// The layout of a plain model folder.
+pub(super) fn read_layout(folder: &Path) -> Result<Layout> {
+    Layout::new(DecoderConfig::from_json(&read_text(&folder.join(CONFIG))?)?)
+}
 
 /// Reads the weights of any model folder or bundle, in any format, into the flat buffer. A network of
 /// several times the folder's layers begins as the folder's: behind each of its layers stand copies of
