@@ -8,6 +8,9 @@ use crate::bank::{Role, Timestamp, Turn};
 /// for them.
 pub const ABSTENTION: &str = "abstention";
 
+/// The categories of such questions, LoCoMo's and others'. The released file has an answer for a few of them all the same.
+pub const ADVERSARIAL: [&str; 2] = ["5", ABSTENTION];
+
 /// What a benchmark reads, and then asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dialogue {
@@ -65,6 +68,13 @@ pub struct Asked {
     pub category: String,
     /// The ids of the turns that hold the answer.
     pub evidence: Vec<String>,
+}
+
+impl Asked {
+    /// The answer, where the conversation gives one.
+    pub fn answerable(&self) -> Option<&str> {
+        self.answer.as_deref().filter(|_| !ADVERSARIAL.contains(&&*self.category))
+    }
 }
 
 impl From<&Sample> for Dialogue {

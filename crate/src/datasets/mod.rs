@@ -13,7 +13,7 @@ mod records;
 mod superseded;
 pub mod synthetic;
 
-pub use dialogue::{ABSTENTION, Asked, Dialogue, Said, heard};
+pub use dialogue::{ABSTENTION, ADVERSARIAL, Asked, Dialogue, Said, heard};
 pub use known_facts::{KnownFacts, TurnFacts};
 pub use label_errors::{Corrections, read_corrections};
 pub use superseded::Superseded;

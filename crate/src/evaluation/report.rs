@@ -8,10 +8,10 @@ use super::benchmark::{BankState, BenchmarkSettings, QuestionOutcome, Stale, Sys
 use super::bootstrap;
 use super::judge::Judge;
 use super::metrics::Scores;
-use super::scores::{ADVERSARIAL, Category, Totals, is_adversarial};
+use super::scores::{Category, Totals, is_adversarial};
 use crate::agents::Models;
 use crate::bank::OperationKind;
-use crate::datasets::Corrections;
+use crate::datasets::{ADVERSARIAL, Corrections};
 
 /// Of the turns that hold the answers, how many reached the answer agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

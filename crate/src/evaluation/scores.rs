@@ -7,16 +7,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::metrics::{Scores, declines};
-use crate::datasets::ABSTENTION;
+use crate::datasets::ADVERSARIAL;
 use crate::error::{Error, Result};
 
 /// The name of a question's category: LoCoMo's number, or another benchmark's word.
 pub type Category = String;
 
-/// Questions that the conversation does not answer, LoCoMo's and others'; no pool holds them.
-pub(super) const ADVERSARIAL: [&str; 2] = ["5", ABSTENTION];
-
-/// Whether the questions of a category should be declined.
+/// Whether the questions of a category should be declined; no pool holds them.
 pub(super) fn is_adversarial(category: &str) -> bool {
     ADVERSARIAL.contains(&category)
 }

@@ -160,7 +160,7 @@ impl Reading {
                     is_evidence(place) && self.facts.contains_key(&self.dialogue.turns[*place].id)
                 })
                 .collect();
-            let pair = (asked.question.clone(), asked.answer.clone()?);
+            let pair = (asked.question.clone(), asked.answerable()?.to_owned());
             Some((places.first().copied()?, places.last().copied()?, places, pair))
         });
         let asked: Vec<_> = asked.collect();
@@ -205,13 +205,13 @@ impl Reading {
         if memories.is_empty() {
             return Vec::new();
         }
-        let questions = self.dialogue.questions.iter().filter(|asked| asked.answer.is_some() || keep());
+        let questions = self.dialogue.questions.iter().filter(|asked| asked.answerable().is_some() || keep());
         let tasks = questions.map(|asked| {
             let found = retriever.for_question(&memories, &asked.question, Speakers::Named, per_speaker);
             Task::Answer {
                 blocks: SpeakerCandidates::of(&memories, &found),
                 question: asked.question.clone(),
-                answer: asked.answer.clone().unwrap_or_else(|| NO_ANSWER.to_owned()),
+                answer: asked.answerable().unwrap_or(NO_ANSWER).to_owned(),
             }
         });
         tasks.collect()

@@ -14,6 +14,7 @@ use super::learner::{Item, Learner, PerToken, Rollout};
 use super::play::Round;
 use super::policy::{Policy, Shown};
 use super::run::{Method, run, run_on};
+use crate::agents::NO_ANSWER;
 use crate::checkpoint::{Files, Quantization};
 use crate::datasets::{Dialogue, KnownFacts, TurnFacts, synthetic};
 use crate::generation::{Cancel, Sampling};
@@ -34,9 +35,16 @@ static MODEL: LazyLock<(tempfile::TempDir, PathBuf, PathBuf)> = LazyLock::new(||
     (folder, trained.path, bundle)
 });
 
-fn readings(policy: &Policy, parameters: &[f32], threads: usize) -> Vec<Reading> {
+fn dialogues() -> Vec<Dialogue> {
     let made = synthetic::generate(3, 2, synthetic::Split::Train, synthetic::Options::default());
-    let dialogues: Vec<Dialogue> = made.iter().map(|own| Dialogue::from(&own.sample)).collect();
+    made.iter().map(|own| Dialogue::from(&own.sample)).collect()
+}
+
+fn readings(policy: &Policy, parameters: &[f32], threads: usize) -> Vec<Reading> {
+    read(policy, parameters, threads, &dialogues())
+}
+
+fn read(policy: &Policy, parameters: &[f32], threads: usize, dialogues: &[Dialogue]) -> Vec<Reading> {
     // A model that was hardly trained finds no facts: it is told them.
     let folder = tempfile::tempdir().unwrap();
     tell_facts(folder.path());
@@ -55,7 +63,7 @@ fn readings(policy: &Policy, parameters: &[f32], threads: usize) -> Vec<Reading>
         judge: None,
         stop: &stop,
     };
-    round.read(&extractor(), &dialogues, Some(&facts), &|| ()).unwrap()
+    round.read(&extractor(), dialogues, Some(&facts), &|| ()).unwrap()
 }
 
 fn extractor() -> Files {
@@ -160,6 +168,40 @@ fn without_the_grammar_too() {
         for (said, found) in said.iter().zip(found) {
             assert!((said - found).abs() < 1e-4, "{said} {found}");
         }
+    }
+}
+
+/// LoCoMo's first conversation has an answer for two of its adversarial questions.
+#[test]
+fn what_was_never_said_is_to_be_declined_whatever_answer_stands_beside_it() {
+    let (policy, parameters) = Policy::load(&MODEL.1, SHOWN).unwrap();
+    let retriever = policy.retriever().unwrap();
+    let answered = |mut dialogues: Vec<Dialogue>| {
+        for question in dialogues.iter_mut().flat_map(|own| &mut own.questions) {
+            if question.category == "5" {
+                (question.answer, question.evidence) = (Some("No".to_owned()), vec!["D1:1".to_owned()]);
+            }
+        }
+        dialogues
+    };
+    let released = read(&policy, &parameters, 1, &answered(dialogues()));
+    let answers = |keep: bool| {
+        let tasks = released.iter().flat_map(|own| own.answer_tasks(&retriever, 4, || keep));
+        let answers = tasks.map(|task| match task {
+            Task::Answer { answer, .. } => answer,
+            Task::Manage { .. } => unreachable!(),
+        });
+        answers.collect::<Vec<_>>()
+    };
+    let (all, answerable) = (answers(true), answers(false));
+    let declined = all.iter().filter(|own| *own == NO_ANSWER).count();
+    assert!(declined > 5 && all.len() == answerable.len() + declined, "{declined} of {}", all.len());
+    assert!(!answerable.iter().any(|own| own == NO_ANSWER));
+
+    let plain = read(&policy, &parameters, 1, &dialogues());
+    for (released, plain) in released.iter().zip(&plain) {
+        let count = |own: &Reading| own.manager_tasks(None, 0).unwrap().len();
+        assert_eq!(count(released), count(plain));
     }
 }
 
