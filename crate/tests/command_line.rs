@@ -257,11 +257,24 @@ fn bench_measures_speed_beside_the_machines_limits() {
         "--json",
     ]);
     assert_eq!(retrieval["recall"], 1.0);
+    let train = |more: &[&str]| {
+        let size = ["bench", "train", "--sequences", "3", "--tokens", "16", "--runs", "2", "--json"];
+        json(&[&size[..], more].concat())
+    };
+    let (train, adapter) = (train(&[]), train(&["--lora", "4"]));
+    for (report, per_weight) in [(&train, 6.0), (&adapter, 4.0)] {
+        assert_eq!((&report["step"]["n"], &report["workers"]), (&2.into(), &2.into()));
+        let number = |field: &str| report[field].as_f64().unwrap();
+        let per_token = number("flops") / number("tokens_per_second");
+        assert!((per_token / (per_weight * 7_610_624.0) - 1.0).abs() < 1e-6, "{report}");
+    }
+    assert_eq!((&train["lora"], &adapter["lora"]), (&serde_json::Value::Null, &4.into()));
     for (report, fields) in [
         (&decode, &["tokens_per_second", "bytes_per_second", "copy_bytes_per_second", "percent_of_copy"][..]),
         (&prefill, &["tokens_per_second", "flops", "matmul_flops", "percent_of_matmul"]),
         (&load, &["bytes", "bytes_per_second"]),
         (&retrieval, &["bytes_per_second", "copy_bytes_per_second", "percent_of_copy"]),
+        (&train, &["matmul_flops", "percent_of_matmul"]),
     ] {
         for field in fields {
             assert!(report[field].as_f64().is_some_and(|value| value > 0.0), "{field}: {report}");
@@ -271,7 +284,14 @@ fn bench_measures_speed_beside_the_machines_limits() {
     assert!(unknown.contains("MODEL_UNSUPPORTED") && unknown.contains("qwen2.5-0.5b"), "{unknown}");
     let long = failure(&["bench", "prefill", "--random", "nano", "--prompt-tokens", "4097"]);
     assert!(long.contains("INVALID_ARGUMENT") && long.contains("4096"), "{long}");
-    assert!(failure(&["bench", "retrieval", "--memories", "0"]).contains("INVALID_ARGUMENT"));
+    for wrong in [
+        &["retrieval", "--memories", "0"][..],
+        &["train", "--sequences", "0"],
+        &["train", "--lora", "0"],
+        &["train", "--bf16"],
+    ] {
+        assert!(failure(&[&["bench"], wrong].concat()).contains("INVALID_ARGUMENT"), "{wrong:?}");
+    }
 }
 
 #[test]
