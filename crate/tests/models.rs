@@ -159,6 +159,41 @@ fn a_bundle_is_packed_onto_itself() {
     }
 }
 
+/// A run's model has neither manifest nor licence: those of the bundle that it went on from are its own.
+#[test]
+fn a_model_is_packed_like_the_bundle_that_it_went_on_from() {
+    let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pkg/models/nano");
+    let folder = tempfile::tempdir().unwrap();
+    let (plain, out) = (folder.path().join("model"), folder.path().join("bundle"));
+    fs::create_dir(&plain).unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "lexicon.txt"]
+    {
+        fs::copy(nano.join(name), plain.join(name)).unwrap();
+    }
+    let pack =
+        ["pack", "--model", text(&plain), "--quantize", "q6", "--embedding", "q4", "--out", text(&out)];
+    assert!(failure(&pack).contains("--licence"));
+    let unlike = failure(&[&pack[..], &["--like", text(&plain)]].concat());
+    assert!(unlike.contains("INVALID_ARGUMENT") && unlike.contains("no manifest"), "{unlike}");
+    json(
+        &[&pack[..], &["--like", text(&nano), "--name", "mine", "--manager-candidates", "4", "--json"]]
+            .concat(),
+    );
+    let manifest = |folder: &Path| -> Value {
+        serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap()
+    };
+    let (own, nano) = (manifest(&out), manifest(&nano));
+    for field in
+        ["prompt_family", "candidates_per_speaker", "context_length", "licence", "extractor", "quantization"]
+    {
+        assert_eq!(own[field], nano[field], "{field}");
+    }
+    assert_eq!((&own["name"], &own["manager_candidates"]), (&"mine".into(), &4.into()));
+    for name in ["LICENSE-MIT", "LICENSE-APACHE", "NOTICE", "extractor.safetensors", "model.safetensors"] {
+        assert_eq!(own["files"][name], nano["files"][name], "{name}");
+    }
+}
+
 #[test]
 fn a_model_that_cannot_be_used_is_named() {
     let folder = tempfile::tempdir().unwrap();

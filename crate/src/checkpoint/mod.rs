@@ -28,7 +28,7 @@ pub use extractor::{
 #[cfg(not(target_arch = "wasm32"))]
 pub use hub::{Downloaded, Hub, HubName};
 pub use manifest::{FileEntry, MANIFEST, Manifest, Quantization, SelfCheck, TrainingRun, verify};
-pub use pack::{PackOptions, pack};
+pub use pack::{PackOptions, is_notice, pack};
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use weights::read_config;
 pub use weights::{read_decoder, read_encoder, read_weights};

@@ -86,6 +86,11 @@ impl PackOptions {
     }
 }
 
+/// Whether a file says under which licence the others are, and what they were made of.
+pub fn is_notice(name: &str) -> bool {
+    name.starts_with("LICEN") || name == "NOTICE"
+}
+
 /// Makes a bundle of the files of a model folder: the weights in one file, the tokenizer's files
 /// as they are, licences, notices and model cards as they are, a bundle's extractor as it is, and the
 /// manifest. `B` computes the
@@ -124,10 +129,7 @@ pub async fn pack<B: Kernels>(
         return Err(Error::new(ErrorCode::ModelIntegrity, "tokenizer.json is missing"));
     }
     for (name, bytes) in folder {
-        if COMPANIONS.contains(&&**name)
-            || name.starts_with("LICEN")
-            || ["NOTICE", "README.md"].contains(&&**name)
-        {
+        if COMPANIONS.contains(&&**name) || is_notice(name) || name == "README.md" {
             files.insert(name.clone(), bytes.clone());
         }
     }

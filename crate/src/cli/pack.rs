@@ -15,12 +15,12 @@ use super::output::Output;
 use super::precision::Precision;
 use crate::checkpoint::{
     Files, MANIFEST, Manifest, PackOptions, Quantization, WEIGHTS, add_extractor, extractor, fingerprint,
-    pack, total, verify,
+    is_notice, pack, total, verify,
 };
 use crate::error::{Error, ErrorCode, Result};
 
 /// Makes a bundle: weights in one file, a manifest with the hash of every file. What is not said
-/// is taken from the folder's own manifest, where it has one.
+/// is taken from the folder's own manifest, or else from the bundle that it is like.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The model's folder, in Hugging Face's layout or a bundle.
@@ -32,6 +32,10 @@ pub(super) struct Arguments {
     /// How the tables of embeddings are written; without it as the other weights, but beside q4 in q8.
     #[arg(long, value_enum, value_name = "FORMAT")]
     embedding: Option<Precision>,
+    /// A bundle that this one is like: a run's model, which has no manifest, is asked in the words of the bundle that it
+    /// went on from, is shown as many memories, and takes its licence and its extractor.
+    #[arg(long, value_name = "DIR")]
+    like: Option<PathBuf>,
     /// A bundle with the same tokenizer whose extractor, or else its model, takes the facts out of turns.
     #[arg(long, value_name = "DIR")]
     extractor: Option<PathBuf>,
@@ -60,16 +64,27 @@ struct Packed {
 }
 
 pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
-    let files = read_model(&arguments.model)?;
+    let mut files = read_model(&arguments.model)?;
     let own = verify(&files)?;
-    let options = options(arguments, own.as_ref())?;
+    let like = arguments.like.as_deref().map(read_like).transpose()?;
+    for (name, content) in like.iter().flat_map(|(files, _)| files).filter(|(name, _)| is_notice(name)) {
+        files.entry(name.clone()).or_insert_with(|| content.clone());
+    }
+    let options = options(arguments, own.as_ref(), like.as_ref().map(|(_, manifest)| manifest))?;
     fs::create_dir_all(&arguments.out).map_err(|error| unwritable(&arguments.out, error))?;
     let weights = partial(&arguments.out, WEIGHTS);
     let packing = pack::<burn::backend::Flex>(&files, &options, Some(&weights), &FlexDevice);
     let mut bundle = block_on(packing).inspect_err(|_| drop(fs::remove_file(&weights)))?;
-    if let Some(folder) = &arguments.extractor {
-        let files = read_model(folder)?;
-        add_extractor(&mut bundle, &extractor(&files)?.unwrap_or(files))?;
+    let given = match &arguments.extractor {
+        Some(folder) => {
+            let files = read_model(folder)?;
+            Some(extractor(&files)?.unwrap_or(files))
+        }
+        None if extractor(&bundle)?.is_some() => None,
+        None => like.map(|(files, _)| extractor(&files)).transpose()?.flatten(),
+    };
+    if let Some(files) = given {
+        add_extractor(&mut bundle, &files)?;
     }
     write(&arguments.out, &bundle)?;
     let packed = Packed {
@@ -88,7 +103,16 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     })
 }
 
-fn options(arguments: &Arguments, own: Option<&Manifest>) -> Result<PackOptions> {
+/// A bundle and its manifest.
+fn read_like(folder: &Path) -> Result<(Files, Manifest)> {
+    let files = read_model(folder)?;
+    let manifest = verify(&files)?.ok_or_else(|| {
+        Error::invalid(format!("--like: {} is no bundle: it has no manifest", folder.display()))
+    })?;
+    Ok((files, manifest))
+}
+
+fn options(arguments: &Arguments, own: Option<&Manifest>, like: Option<&Manifest>) -> Result<PackOptions> {
     let folder = fs::canonicalize(&arguments.model).ok();
     let folder_name =
         folder.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
@@ -98,7 +122,7 @@ fn options(arguments: &Arguments, own: Option<&Manifest>) -> Result<PackOptions>
         Prompts::Compact => "compact".to_owned(),
     });
     let name = if own.is_none() { folder_name } else { None };
-    let own = PackOptions::of(own);
+    let own = PackOptions::of(own.or(like));
     let mut training = own.training;
     // As it was typed: what made a bundle stands in its manifest.
     let typed: Vec<String> = std::env::args().skip(1).collect();
