@@ -56,6 +56,16 @@ pub enum Method {
     Ppo,
 }
 
+impl Method {
+    /// As `memory-r1 train` calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Grpo => "grpo",
+            Self::Ppo => "ppo",
+        }
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RlOutcome {
@@ -100,6 +110,9 @@ pub fn run_on(
     let adapted = |own: &LoraConfig| Adapted::new(&policy.layout, own, config.seed, parameters.clone());
     let mut adapted = config.lora.as_ref().map(adapted).transpose()?;
     let state = if let Some((state, _)) = saved {
+        if let Some(begun) = state.more["method"].as_str().filter(|own| *own != method.name()) {
+            return Err(Error::invalid(format!("{} is a run of {begun}", folder.path().display())));
+        }
         if let Some(adapted) = &mut adapted {
             adapted.restore(&mut folder.load_more()?)?;
         }
@@ -110,7 +123,7 @@ pub fn run_on(
     };
     folder.rewind_logs()?;
     let learner = Learner::new(networks, config.micro_batch_tokens, config.temperature as f32);
-    let (kl_weight, metrics) = (f64::from(config.ppo.kl_coef as f32), Metrics::of_json(&state.more));
+    let (kl_weight, metrics) = (f64::from(config.ppo.kl_coef as f32), Metrics::of_json(&state.more["means"]));
     let events = Events::create(folder.path())?;
     let replies = folder.path().join(REPLIES);
     let served = config.vllm_server_base_url.as_deref().map(|url| Served::new(url, folder.path()));
@@ -227,7 +240,7 @@ impl Run<'_> {
     }
 
     fn save(&mut self, phase: &Current) -> Result<PathBuf> {
-        self.state.more = self.metrics.to_json();
+        self.state.more = json!({ "method": self.method.name(), "means": self.metrics.to_json() });
         let weight = [self.kl_weight as f32];
         let mut more: Vec<(&str, &[f32])> = Vec::new();
         if let Some(critic) = &phase.critic {

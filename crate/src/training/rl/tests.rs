@@ -17,6 +17,7 @@ use super::run::{Method, run, run_on};
 use crate::agents::NO_ANSWER;
 use crate::checkpoint::{Files, Quantization};
 use crate::datasets::{Dialogue, KnownFacts, TurnFacts, synthetic};
+use crate::error::ErrorCode;
 use crate::generation::{Cancel, Sampling};
 use crate::training::network::Layout;
 use crate::training::run_folder::{RunConfig as _, read_files};
@@ -413,6 +414,12 @@ fn a_run_is_its_seed(method: Method, lora: Option<LoraConfig>) {
         let config = RlConfig { max_seconds: Some(0), ..halves.clone() };
         let outcome = run(method, &config, resume, &Cancel::default()).unwrap();
         assert_eq!(outcome.step, part + 1);
+        let other = if method == Method::Grpo { Method::Ppo } else { Method::Grpo };
+        let error = run(other, &config, true, &Cancel::default()).unwrap_err();
+        assert!(
+            error.code() == ErrorCode::InvalidArgument && error.message().contains("is a run of"),
+            "{error}"
+        );
         // A kill in the middle of writing leaves half a line.
         let path = folder.path().join("halves/metrics.jsonl");
         let mut metrics = std::fs::read(&path).unwrap();
