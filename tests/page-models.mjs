@@ -1,6 +1,6 @@
 // Models of a caller's own in the built demo page in headless Chromium: how fast they write, and how much memory
 // the module takes; and the search among many vectors. A line of JSON for each.
-//   node page-models.mjs FOLDER [cpu|webgpu]     a bundle's folder (see docs/benchmarks.md)
+//   node page-models.mjs FOLDER [cpu|webgpu]     a bundle's folder, absolute; the page is built before
 // A model that takes more memory than it may fails: on the CPU that is its weights as they lie on disk and 64 MiB more,
 // on WebGPU its largest tensor and as much more.
 import { open, readdir } from "node:fs/promises";

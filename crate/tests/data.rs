@@ -30,6 +30,10 @@ fn a_file_of_a_benchmark_is_counted_and_verified() {
     let broken = folder.path().join("broken.json");
     fs::write(&broken, "[{}]").unwrap();
     assert!(failure(&["data", "locomo", "--file", text(&broken)]).contains("INVALID_ARGUMENT"));
+    let facts = folder.path().join("facts.json");
+    let none = failure(&["data", "locomo", "--file", text(&conversations), "--observations", text(&facts)]);
+    assert!(none.contains("observation") && !facts.exists(), "{none}");
+    assert!(failure(&["data", "locomo", "--observations", text(&facts)]).contains("--file"));
 }
 
 #[test]
@@ -58,6 +62,16 @@ fn the_released_locomo_file_is_read_where_it_is() {
         assert_eq!(counts["scored"], scored);
         assert_eq!(categories(counts)[..4], of_each);
     }
+
+    // The authors' observations, as the facts of the turns of their speakers.
+    let folder = tempfile::tempdir().unwrap();
+    let facts = folder.path().join("facts.json");
+    let command = ["data", "locomo", "--file", text(&file), "--observations", text(&facts), "--json"];
+    assert_eq!(json(&command)["observations"], 2_478);
+    let facts: Value = serde_json::from_slice(&fs::read(&facts).unwrap()).unwrap();
+    assert_eq!(facts.as_object().unwrap().len(), 10);
+    let first = facts["conv-26"]["D1:3"][0].as_str().unwrap();
+    assert!(first.starts_with("Caroline attended an LGBTQ support group"), "{first}");
 
     // It comes from a server that is busy and cuts it off twice, and goes on where it was.
     let hub = LocalHub::new(BTreeMap::from([("locomo.safetensors".to_owned(), fs::read(&file).unwrap())]));

@@ -119,8 +119,8 @@ fn kill_on_the_way(config: &Path, run: &Path, more: &[&str], bytes: u64, then: D
     child.wait().unwrap();
 }
 
-fn made(run: &Path) -> [Vec<u8>; 3] {
-    ["metrics.jsonl", "samples.jsonl", "model/model.safetensors"]
+fn made(run: &Path) -> [Vec<u8>; 4] {
+    ["metrics.jsonl", "samples.jsonl", "model/model.safetensors", "checkpoint-20/optimizer.safetensors"]
         .map(|name| fs::read(run.join(name)).unwrap())
 }
 

@@ -1,7 +1,7 @@
 """Makes the tiny checkpoints of crate/tests/fixtures/decoders and their reference logits.
 
-    python3 -m venv /tmp/ref && /tmp/ref/bin/pip install torch transformers
-    /tmp/ref/bin/python tests/reference/decoders.py crate/tests/fixtures/decoders
+    python3 -m venv venv && venv/bin/pip install torch transformers
+    venv/bin/python tests/reference/decoders.py crate/tests/fixtures/decoders
 
 Beside the weights each has a vocabulary of bytes and a few merges, split into words as the real
 family's, with its special tokens and a chat template with the constructs of the real one; the

@@ -2,8 +2,8 @@
 those of all-MiniLM-L6-v2 among them.
 
     ./build.sh encoder
-    python3 -m venv /tmp/ref && /tmp/ref/bin/pip install sentence-transformers==6.2.0
-    /tmp/ref/bin/python tests/reference/encoder.py crate/tests/fixtures/encoders runs/all-MiniLM-L6-v2
+    python3 -m venv venv && venv/bin/pip install sentence-transformers==6.2.0
+    venv/bin/python tests/reference/encoder.py crate/tests/fixtures/encoders runs/all-MiniLM-L6-v2
 
 Random weights, one encoder that takes the mean of its tokens and one that takes the first. The
 embeddings are f32, little-endian, one sentence behind the other.

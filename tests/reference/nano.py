@@ -1,7 +1,7 @@
 """Shows that nano is a plain Qwen2 checkpoint: transformers loads it unchanged and agrees.
 
-    python3 -m venv /tmp/ref && /tmp/ref/bin/pip install torch transformers
-    /tmp/ref/bin/python tests/reference/nano.py pkg/models/nano
+    python3 -m venv venv && venv/bin/pip install torch transformers
+    venv/bin/python tests/reference/nano.py pkg/models/nano
 
 Compares the logits that the bundle's manifest names with those of transformers, and prints a prompt
 as its chat template renders it.

@@ -22,18 +22,27 @@ import torch
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 torch.manual_seed(3)
-ROWS, LONGEST = 6, 5
-lengths = [5, 3, 1, 4, 5, 2]
+ROWS, LONGEST = 9, 5
+# One trajectory has no token that counts.
+lengths = [5, 3, 1, 4, 0, 5, 2, 4, 3]
 mask = torch.tensor([[float(t < n) for t in range(LONGEST)] for n in lengths])
 old = -torch.rand(ROWS, LONGEST) * 2
-new = old + torch.randn(ROWS, LONGEST) * 0.25
+new = old + torch.randn(ROWS, LONGEST) * 0.4
+# Whole sequences on both sides of what is clipped, with an advantage of either sign.
+new[[0, 3]] += 0.4
+new[[1, 7]] -= 0.4
 reference = old + torch.randn(ROWS, LONGEST) * 0.3
-rewards = torch.tensor([1.0, 0.0, 0.25, 0.5, 0.5, 0.5])
-advantages = torch.tensor([1.2, -0.7, 0.4, -1.5, 0.9, -0.1])
+rewards = torch.tensor([1.0, 0.0, 0.25, 0.5, 0.5, 0.5, 0.75, 0.0, 1.0])
+advantages = torch.tensor([1.2, -0.7, 0.4, -1.5, 0.8, 0.9, -0.1, 0.6, -0.3])
+
+
+def short(value):
+    """What a 32-bit float says, in no more digits."""
+    return float(f"{float(value):.9g}")
 
 
 def rows(values):
-    return [[float(v) for v in row[:n]] for row, n in zip(values, lengths)]
+    return [[short(v) for v in row[:n]] for row, n in zip(values, lengths)]
 
 
 def grpo(loss_type, level, beta, delta, micro_batches):
@@ -76,7 +85,7 @@ def grpo(loss_type, level, beta, delta, micro_batches):
     )
     loss = GRPOTrainer._compute_loss(own, None, inputs)
     loss.backward()
-    return float(loss), rows(logps.grad)
+    return short(loss), rows(logps.grad)
 
 
 def advantage(scale):
@@ -142,7 +151,7 @@ for current in [3.0, 6.6, 60.0]:
     weights.append(float(controller.value))
 
 cases = []
-options = itertools.product(["grpo", "bnpo", "dr_grpo", "dapo"], ["token", "sequence"], [0.0, 0.04], [None, 1.1], [1, 3])
+options = itertools.product(["grpo", "bnpo", "dr_grpo", "dapo"], ["token", "sequence"], [0.0, 0.04], [None, 1.1, 1.5], [1, 3])
 for loss_type, level, beta, delta, micro_batches in options:
     loss, slopes = grpo(loss_type, level, beta, delta, micro_batches)
     cases.append(

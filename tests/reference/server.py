@@ -1,7 +1,7 @@
 """The same evaluation with nano in this program and behind a server that others wrote: transformers' own.
 
-    python3 -m venv /tmp/ref && /tmp/ref/bin/pip install torch 'transformers[serving]==5.24.0' safetensors
-    /tmp/ref/bin/python tests/reference/server.py --data locomo10.json --split val --work runs/served
+    python3 -m venv venv && venv/bin/pip install torch 'transformers[serving]==5.24.0' safetensors
+    venv/bin/python tests/reference/server.py --data locomo10.json --split val --work runs/served
 
 Unpacks nano into a plain Qwen2 folder in 32 bits, serves it with `transformers serve`, and runs `memory-r1 eval locomo`
 twice, greedy and without a grammar: on the local engine, and through the server. Every request that was sent is rendered

@@ -1,7 +1,7 @@
 """Prints the constants of crate/tests/fixtures/warpers.json.
 
-    python3 -m venv /tmp/ref && /tmp/ref/bin/pip install torch transformers
-    /tmp/ref/bin/python tests/reference/warpers.py > crate/tests/fixtures/warpers.json
+    python3 -m venv venv && venv/bin/pip install torch transformers
+    venv/bin/python tests/reference/warpers.py > crate/tests/fixtures/warpers.json
 
 What transformers' own list of logits processors makes of a few rows of logits: tokens that are not
 allowed are -inf before it, as its prefix constraint makes them. Each case has the settings and the

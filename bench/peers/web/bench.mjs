@@ -1,6 +1,6 @@
 // memory-r1 beside transformers.js (ONNX Runtime's WebAssembly and WebGPU) and wllama (llama.cpp's WebAssembly) in one
 // headless Chromium: the same weights in 32 bits, prompt and number of tokens, greedy, runs taken in turn.
-//   ./build.sh                                         # pkg/dist and pkg/wasm
+//   ./build.sh wasm && ./build.sh native               # pkg/dist and pkg/wasm; the command line for export.py
 //   (cd bench/peers/web && npm ci)
 //   target/peers/venv/bin/python bench/peers/web/export.py runs/web-nano      # see there
 //   node bench/peers/web/bench.mjs runs/web-nano [rounds] [cpu|threads|webgpu …]

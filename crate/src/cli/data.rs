@@ -11,8 +11,8 @@ use super::digest::sha256_of_file;
 use super::download::download;
 use super::output::Output;
 use crate::datasets::locomo::{Dataset, Split};
-use crate::datasets::{ADVERSARIAL, Dialogue, longmemeval, msc};
-use crate::error::Result;
+use crate::datasets::{ADVERSARIAL, Dialogue, longmemeval, msc, observations};
+use crate::error::{Error, ErrorCode, Result};
 
 /// Where a benchmark's data come from and under which licence; downloads, counts and verifies a file.
 #[derive(Debug, Args)]
@@ -24,7 +24,14 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Set {
     /// Very long conversations of two speakers, with questions of five categories.
-    Locomo(Chosen),
+    Locomo {
+        #[command(flatten)]
+        chosen: Chosen,
+        /// Write the authors' own observations there, as the facts of turns that `eval --facts` and `data.facts` of a
+        /// training run take in the place of an extractor's.
+        #[arg(long, value_name = "FILE")]
+        observations: Option<PathBuf>,
+    },
     /// Questions to a user's many sessions with an assistant: S, M or oracle.
     Longmemeval {
         /// Which of the three is downloaded.
@@ -132,6 +139,9 @@ struct Report {
     release: Release,
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<Counted>,
+    /// How many observations were written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    observations: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -199,7 +209,7 @@ impl Chosen {
 
 pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     let (release, wanted, chosen) = match &arguments.set {
-        Set::Locomo(chosen) => (LOCOMO, 0, chosen),
+        Set::Locomo { chosen, .. } => (LOCOMO, 0, chosen),
         Set::Longmemeval { variant, chosen } => (LONGMEMEVAL, *variant as usize, chosen),
         Set::Msc(chosen) => (MSC, 0, chosen),
     };
@@ -208,7 +218,7 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
         let sha256 = sha256_of_file(path)?;
         let (mut splits, mut malformed_evidence) = (BTreeMap::new(), 0);
         let all = match arguments.set {
-            Set::Locomo(_) => {
+            Set::Locomo { .. } => {
                 let dataset = Dataset::load(path)?;
                 let of = |split| {
                     let mut counts = Counts::default();
@@ -230,8 +240,25 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
         let released = release.files.iter().find(|own| own.sha256 == sha256).map(|own| own.path);
         Ok(Counted { sha256, verified: released.is_some(), released, all, malformed_evidence, splits })
     });
-    let report = Report { release, file: counted.transpose()? };
+    let mut written = None;
+    if let Set::Locomo { observations: Some(to), .. } = &arguments.set {
+        let from = path.as_ref().ok_or_else(|| Error::invalid("--observations: of which --file?"))?;
+        written = Some(write_observations(from, to)?);
+    }
+    let report = Report { release, file: counted.transpose()?, observations: written };
     output.result(&report, || text(&report))
+}
+
+/// How many there are.
+fn write_observations(from: &Path, to: &Path) -> Result<usize> {
+    let known = observations(from)?;
+    let text = serde_json::to_string_pretty(&known)
+        .map_err(|error| Error::internal("facts as JSON").with_source(error))?;
+    std::fs::write(to, text + "\n").map_err(|error| {
+        Error::new(ErrorCode::NotReachable, format!("{} could not be written", to.display()))
+            .with_source(error)
+    })?;
+    Ok(known.values().flat_map(|own| own.values()).map(Vec::len).sum())
 }
 
 fn text(report: &Report) -> String {
@@ -267,6 +294,9 @@ fn text(report: &Report) -> String {
     }
     if file.malformed_evidence > 0 {
         let _ = writeln!(text, "{} names of evidence turns are malformed", file.malformed_evidence);
+    }
+    if let Some(count) = report.observations {
+        let _ = writeln!(text, "{count} observations were written");
     }
     text
 }

@@ -121,12 +121,7 @@ pub struct Dataset {
 impl Dataset {
     /// Reads a file.
     pub fn load(path: &Path) -> Result<Self> {
-        let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Error::new(ErrorCode::NotReachable, format!("{name} could not be read as text"))
-                .with_source(error)
-        })?;
-        Self::parse(&text, &name)
+        Self::parse(&read_text(path)?, &path.display().to_string())
     }
 
     /// Reads a file's content; `name` is for the errors.
@@ -193,6 +188,13 @@ impl Sample {
         record.insert("conversation".into(), Value::Object(conversation));
         record
     }
+}
+
+pub(super) fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| {
+        Error::new(ErrorCode::NotReachable, format!("{} could not be read as text", path.display()))
+            .with_source(error)
+    })
 }
 
 fn sample(record: &Value, place: &Place, malformed: &mut usize) -> Result<Sample> {
@@ -284,7 +286,7 @@ fn question(value: &Value, place: &Place, turns: &BTreeSet<&str>, malformed: &mu
 }
 
 /// `D30:05` is `D30:5`; what is not `D<session>:<turn>` is nothing.
-fn normal_dia_id(text: &str) -> Option<String> {
+pub(super) fn normal_dia_id(text: &str) -> Option<String> {
     let (session, turn) = text.strip_prefix('D')?.split_once(':')?;
     let (session, turn): (usize, usize) = (session.parse().ok()?, turn.parse().ok()?);
     Some(format!("D{session}:{turn}"))

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
     use crate::nn::DecoderConfig;
     use crate::training::network::Layout;
-    use crate::training::optimizer::Moments;
+    use crate::training::optimizer::{Moments, clip_scale};
 
     fn step(
         adamw: AdamW,
@@ -138,10 +138,25 @@ mod tests {
         adamw.step(&mut step, &tensors);
     }
 
+    #[derive(serde::Deserialize)]
+    struct Moved {
+        norms: Vec<f64>,
+        parameters: Vec<f32>,
+        mean: Vec<f32>,
+        square: Vec<f32>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Reference {
+        count: usize,
+        decayed: Moved,
+        plain: Moved,
+    }
+
+    /// `tests/reference/adamw.py` writes what `PyTorch` makes of the same numbers.
     #[test]
-    fn three_steps_are_those_of_pytorch() {
-        // torch.optim.AdamW([p], lr=0.1, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1), p = 1,
-        // gradients 0.5, -1, 2 in turn; by hand in f64: the formula of the paper.
+    fn steps_with_clipping_are_those_of_pytorch() {
+        let wanted: Reference = serde_json::from_str(include_str!("adamw.json")).unwrap();
         let config = DecoderConfig {
             vocab_size: 1,
             hidden_size: 2,
@@ -153,23 +168,38 @@ mod tests {
             ..DecoderConfig::nano()
         };
         let layout = Layout::new(config).unwrap();
+        assert_eq!(layout.len(), wanted.count);
+        let values = |step: usize, divisor: f32| -> Vec<f32> {
+            (0..wanted.count).map(|i| (((i * 7 + step * 13) % 11) as f32 - 5.0) / divisor).collect()
+        };
         let adamw = AdamW { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 };
-        let mut parameters = vec![1.0; layout.len()];
-        let mut moments = Moments::new(layout.len());
-        let (mut exact, mut m, mut v) = ([1.0f64; 2], 0.0f64, 0.0f64);
-        for (number, own) in [0.5f64, -1.0, 2.0].into_iter().enumerate() {
-            let number = number as i32 + 1;
-            let gradient = vec![own as f32 * 2.0; layout.len()];
-            step(adamw, &layout, &mut parameters, &gradient, &mut moments, (number as u64, 0.5), None);
-            m = 0.9 * m + 0.1 * own;
-            v = 0.95 * v + 0.05 * own * own;
-            let update =
-                0.1 * (m / (1.0 - 0.9f64.powi(number))) / ((v / (1.0 - 0.95f64.powi(number))).sqrt() + 1e-8);
-            exact = [exact[0] * 0.99 - update, exact[1] - update];
+        let (mut parameters, mut moments) = (values(0, 8.0), Moments::new(layout.len()));
+        let mut scales = Vec::new();
+        for (place, size) in [4.0, 1.0, 0.0625, 0.03125].into_iter().enumerate() {
+            let mut gradient = values(place + 1, 4.0 / size);
+            gradient[..wanted.count / 3].iter_mut().for_each(|own| *own *= 8.0);
+            let norm = gradient.iter().map(|own| f64::from(*own).powi(2)).sum::<f64>().sqrt();
+            assert!((norm / wanted.plain.norms[place] - 1.0).abs() < 1e-6, "{norm}");
+            let how = (place as u64 + 1, clip_scale(norm, 2.0));
+            scales.push(how.1);
+            step(adamw, &layout, &mut parameters, &gradient, &mut moments, how, None);
         }
-        let norm = layout.tensors.iter().find(|tensor| !tensor.decays()).unwrap();
-        assert!((f64::from(parameters[0]) - exact[0]).abs() < 1e-6);
-        assert!((f64::from(parameters[norm.start]) - exact[1]).abs() < 1e-6);
+        assert!(scales[0] < 0.5 && scales[1] < 1.0 && scales[2..] == [1.0, 1.0], "{scales:?}");
+        let mut kinds = [0, 0];
+        for tensor in &layout.tensors {
+            let wanted = if tensor.decays() { &wanted.decayed } else { &wanted.plain };
+            kinds[usize::from(tensor.decays())] += 1;
+            for i in tensor.range() {
+                for (own, wanted) in [
+                    (parameters[i], wanted.parameters[i]),
+                    (moments.mean[i], wanted.mean[i]),
+                    (moments.square[i], wanted.square[i]),
+                ] {
+                    assert!((own - wanted).abs() < 1e-6, "{} {i}: {own} {wanted}", tensor.name);
+                }
+            }
+        }
+        assert!(kinds[0] > 0 && kinds[1] > 0);
     }
 
     #[test]

@@ -302,6 +302,27 @@ mod tests {
         let again = Lora::load(&copy.path().join("adapter"), &layout).unwrap();
         assert_eq!(again.values, lora.values);
         assert_eq!(again.config, lora.config);
+        // In PEFT's own names and shapes.
+        let tensors = |folder: &Path| {
+            let bytes = std::fs::read(folder.join("adapter_model.safetensors")).unwrap();
+            let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+            let tensors = tensors
+                .tensors()
+                .into_iter()
+                .map(|(name, own)| (name, (own.dtype(), own.shape().to_vec(), own.data().to_vec())));
+            tensors.collect::<std::collections::BTreeMap<_, _>>()
+        };
+        assert_eq!(tensors(&copy.path().join("adapter")), tensors(&folder));
+        let said = |folder: &Path| -> Value {
+            serde_json::from_str(&read_text(&folder.join("adapter_config.json")).unwrap()).unwrap()
+        };
+        let (own, wanted) = (said(&copy.path().join("adapter")), said(&folder));
+        for field in ["peft_type", "task_type", "bias"] {
+            assert_eq!(own[field], wanted[field], "{field}");
+        }
+        for field in ["r", "lora_alpha", "lora_dropout"] {
+            assert_eq!(own[field].as_f64().unwrap(), wanted[field].as_f64().unwrap(), "{field}");
+        }
     }
 
     fn of(target_modules: Vec<String>) -> LoraConfig {

@@ -55,6 +55,11 @@ pub struct Step<'a> {
     pub rows: Option<&'a [(u32, f32)]>,
 }
 
+/// What a gradient is multiplied by so that its norm, over all tensors, is at most so much (`torch.nn.utils.clip_grad_norm_`).
+pub(super) fn clip_scale(norm: f64, max_grad_norm: f64) -> f32 {
+    (max_grad_norm / norm.max(max_grad_norm)) as f32
+}
+
 /// The rules of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Optimizer {

@@ -6,7 +6,7 @@ use super::adapted::Adapted;
 use super::config::{LossWeights, SftConfig};
 use super::examples::{Branch, Example, Task};
 use super::network::{Adapter, Batch, Dropout, Layout, Learns, Network, Target};
-use super::optimizer::Step;
+use super::optimizer::{Step, clip_scale};
 use super::run_folder::TrainerState;
 use crate::error::{Error, Result};
 use crate::generation::Part;
@@ -210,7 +210,7 @@ impl Trainer {
         self.state.step += 1;
         let tokens: usize = examples.iter().map(|example| example.len()).sum();
         self.state.tokens += tokens as u64;
-        let scale = (self.config.max_grad_norm / norm.max(self.config.max_grad_norm)) as f32;
+        let scale = clip_scale(norm, self.config.max_grad_norm);
         let rate = self.config.learning_rate_at(self.state.step) as f32;
         let (state, gradient) = (&mut self.state, &self.workers[0].gradient);
         let optimizer = self.config.optimizer();

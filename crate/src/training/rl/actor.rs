@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::random::keyed;
 use crate::training::adapted::Adapted;
 use crate::training::network::Layout;
-use crate::training::optimizer::{Moments, Step};
+use crate::training::optimizer::{Moments, Step, clip_scale};
 
 /// The policy while it learns.
 pub(super) struct Actor<'a> {
@@ -52,7 +52,7 @@ pub(super) fn move_actor(
     if !norm.is_finite() {
         return Err(Error::invalid(format!("the gradient's norm is {norm}; lower learning_rate")));
     }
-    let scale = (config.max_grad_norm / norm.max(config.max_grad_norm)) as f32;
+    let scale = clip_scale(norm, config.max_grad_norm);
     let optimizer = config.optimizer();
     if let Some(adapted) = &mut actor.adapted {
         let how = (actor.learning_rate, scale);

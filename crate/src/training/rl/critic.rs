@@ -6,7 +6,7 @@ use super::learner::{Item, Learner, PerToken};
 use crate::error::{Error, Result};
 use crate::training::adamw::AdamW;
 use crate::training::network::Layout;
-use crate::training::optimizer::{Moments, Optimizer, Step};
+use crate::training::optimizer::{Moments, Optimizer, Step, clip_scale};
 
 /// Its weights, and the optimiser's memory of them.
 pub(super) struct Critic {
@@ -80,7 +80,7 @@ impl Critic {
     ) -> Result<()> {
         let (gradient, norm) =
             learner.value_gradient(layout, (&self.parameters, &self.head), items, slopes)?;
-        let scale = (max_grad_norm / norm.max(max_grad_norm)) as f32;
+        let scale = clip_scale(norm, max_grad_norm);
         let (network, head) = gradient.split_at(layout.len());
         let plain = AdamW { weight_decay: 0.0, ..optimizer.adamw };
         plain.flat(&mut self.head, head, &mut self.head_moments, number, (learning_rate, scale));

@@ -43,7 +43,9 @@ pub(super) fn learn(
     let seen = |row: usize, values: &PerToken| if hidden[row] { 0 } else { values[row].len() };
     let tokens: usize = (0..rollouts.len()).map(|row| seen(row, &old)).sum();
     let loss = own.loss();
-    let parts = own.gradient_accumulation_steps.min(rollouts.len()).max(1);
+    // As large as can be, and as many as that makes.
+    let size = rollouts.len().div_ceil(own.gradient_accumulation_steps.max(1)).max(1);
+    let parts = rollouts.len().div_ceil(size).max(1);
     for iteration in 0..own.num_iterations {
         let new = if iteration == 0 {
             old.clone()
@@ -53,7 +55,7 @@ pub(super) fn learn(
         let rows: Vec<usize> = (0..rollouts.len()).collect();
         let (mut slopes, mut bonuses): (PerToken, Vec<f32>) = (Vec::new(), Vec::new());
         let (mut value, mut kl, mut low, mut high) = (0.0, 0.0, 0.0, 0.0);
-        for part in rows.chunks(rollouts.len().div_ceil(parts)) {
+        for part in rows.chunks(size) {
             let sequence = |row: &usize| Sequence {
                 advantage: advantages[*row],
                 logprobs: &new[*row][..seen(*row, &new)],

@@ -153,6 +153,24 @@ fn the_trainer_finds_the_log_probabilities_that_the_generator_said() {
     pairs.for_each(|(a, b)| assert!((a - b).abs() < 1e-5, "{a} {b}"));
 }
 
+/// What is played at another temperature has the log-probabilities that the model has of itself too.
+#[test]
+fn at_another_temperature_too() {
+    let (policy, parameters) = Policy::load(&MODEL.1, SHOWN).unwrap();
+    let rollouts = rollouts(&policy, &parameters, 2, 1.5);
+    let (items, shape) = (Item::all(&rollouts), shape(&rollouts));
+    let mut learner = on_cpu(&policy.layout, 2, 1024, 1.0);
+    let (found, _) = learner.logprobs(&policy.layout, &parameters, &items, &shape, &[]).unwrap();
+    for (rollout, found) in rollouts.iter().zip(&found) {
+        let segments = rollout.trajectory.segments.iter().zip(&rollout.sets);
+        let said =
+            segments.flat_map(|(own, sets)| sets.iter().map(|(place, _)| own.generation.logprobs[*place]));
+        for (said, found) in said.zip(found) {
+            assert!((said - found).abs() < 1e-4, "{said} {found}");
+        }
+    }
+}
+
 #[test]
 fn without_the_grammar_too() {
     let (policy, parameters) = Policy::load(&MODEL.1, SHOWN).unwrap();
@@ -375,9 +393,12 @@ fn tell_facts(folder: &Path) {
     std::fs::write(folder.join("facts.json"), serde_json::to_string(&facts).unwrap()).unwrap();
 }
 
-fn files(folder: &Path) -> (String, Vec<u8>) {
+/// What a run came to: its metrics, its weights, and what the optimiser remembers of them and of what learns beside.
+fn files(folder: &Path) -> (String, Vec<u8>, [Option<Vec<u8>>; 2]) {
     let metrics = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
-    (metrics, std::fs::read(folder.join("model/model.safetensors")).unwrap())
+    let remembered = ["optimizer.safetensors", "more.safetensors"]
+        .map(|name| std::fs::read(folder.join("checkpoint-4").join(name)).ok());
+    (metrics, std::fs::read(folder.join("model/model.safetensors")).unwrap(), remembered)
 }
 
 fn a_run_is_its_seed(method: Method, lora: Option<LoraConfig>) {
@@ -431,6 +452,10 @@ fn a_run_is_its_seed(method: Method, lora: Option<LoraConfig>) {
     let halves = files(&folder.path().join("halves"));
     assert_eq!(whole.0, halves.0);
     assert!(whole.1 == halves.1, "the weights differ");
+    assert!(whole.2 == halves.2, "what the optimisers remember differs");
+    // Of weights under an adapter nothing is; of the adapter, and of a critic, all is.
+    let there = whole.2.each_ref().map(Option::is_some);
+    assert_eq!(there, [lora.is_none(), method == Method::Ppo || lora.is_some()]);
     assert!(whole.1 != std::fs::read(MODEL.1.join("model.safetensors")).unwrap(), "nothing was learned");
 
     let adapter = folder.path().join("whole/adapter");

@@ -68,6 +68,9 @@ fn a_killed_run_goes_on_to_the_same_bits_as_one_that_was_left_alone() {
 
     assert!(resumed.finished);
     assert!(weights(&straight) == weights(&resumed), "the weights differ");
+    let moments =
+        |run: &std::path::Path| std::fs::read(run.join("checkpoint-8/optimizer.safetensors")).unwrap();
+    assert!(moments(&whole) == moments(&halves), "what the optimiser remembers differs");
     assert_eq!(steps(&whole), [2, 4, 4, 6, 8, 8]);
     assert_eq!(steps(&whole), steps(&halves));
     let metrics = std::fs::read_to_string(whole.join("metrics.jsonl")).unwrap();

@@ -76,7 +76,9 @@ fn all_close<T: Copy + Into<f64>>(own: &[T], other: &[T], what: &str) {
 #[test]
 fn every_loss_and_its_slopes_are_trls() {
     let own = reference();
-    assert_eq!(own.cases.len(), 64);
+    assert_eq!(own.cases.len(), 96);
+    // A trajectory of which nothing counts is among them.
+    assert!(own.new.iter().any(Vec::is_empty));
     for case in &own.cases {
         let loss = PolicyLoss {
             loss_type: case.loss_type,
@@ -91,7 +93,35 @@ fn every_loss_and_its_slopes_are_trls() {
         let found = loss.evaluate(&sequences(&own, case.beta > 0.0), share);
         let what = format!("{loss:?} {}", case.micro_batches);
         close(found.loss, case.loss, &what);
+        // Some of these are clipped from below, and some from above.
+        assert!(found.clipped_low > 0.0 && found.clipped_high > 0.0, "{what}");
         found.slopes.iter().zip(&case.slopes).for_each(|(own, other)| all_close(own, other, &what));
+    }
+}
+
+/// `gradient_accumulation_steps`: the mean of parts is the whole, but for `bnpo`, which knows the tokens of a part alone.
+#[test]
+fn a_loss_is_the_same_in_parts_as_at_once() {
+    let own = reference();
+    let all = sequences(&own, true);
+    for loss_type in [LossType::Grpo, LossType::DrGrpo, LossType::Dapo, LossType::Paper] {
+        let loss = PolicyLoss {
+            loss_type,
+            epsilon: 0.2,
+            epsilon_high: 0.28,
+            delta: None,
+            beta: 0.04,
+            importance_sampling_level: ImportanceSamplingLevel::Token,
+            max_completion_length: 7,
+        };
+        let whole = loss.evaluate(&all, Share { micro_batches: 1, tokens: own.tokens });
+        let share = Share { micro_batches: all.len(), tokens: own.tokens };
+        let parts: Vec<_> = all.chunks(1).map(|part| loss.evaluate(part, share)).collect();
+        let what = format!("{loss_type:?}");
+        close(parts.iter().map(|part| part.loss).sum(), whole.loss, &what);
+        for (part, slopes) in parts.iter().zip(&whole.slopes) {
+            all_close(&part.slopes[0], slopes, &what);
+        }
     }
 }
 
