@@ -122,6 +122,18 @@ fn on_cpu(layout: &Layout, threads: usize, most: usize, temperature: f32) -> Lea
     Learner::new(Cpu.networks(threads, layout, Precision::default()).unwrap(), most, temperature)
 }
 
+/// What the generator said of every choice is what the trainer found.
+fn assert_said(rollouts: &[Rollout], found: &[Vec<f32>]) {
+    for (rollout, found) in rollouts.iter().zip(found) {
+        let segments = rollout.trajectory.segments.iter().zip(&rollout.sets);
+        let said =
+            segments.flat_map(|(own, sets)| sets.iter().map(|(place, _)| own.generation.logprobs[*place]));
+        for (said, found) in said.zip(found) {
+            assert!((said - found).abs() < 1e-4, "{said} {found}");
+        }
+    }
+}
+
 #[test]
 fn the_trainer_finds_the_log_probabilities_that_the_generator_said() {
     let (policy, parameters) = Policy::load(&MODEL.1, SHOWN).unwrap();
@@ -132,14 +144,7 @@ fn the_trainer_finds_the_log_probabilities_that_the_generator_said() {
     assert!(rollouts.iter().any(|own| own.sets.len() > 1));
     let mut learner = on_cpu(&policy.layout, 2, 1024, 1.0);
     let (found, entropies) = learner.logprobs(&policy.layout, &parameters, &items, &shape, &[]).unwrap();
-    for (rollout, found) in rollouts.iter().zip(&found) {
-        let segments = rollout.trajectory.segments.iter().zip(&rollout.sets);
-        let said =
-            segments.flat_map(|(own, sets)| sets.iter().map(|(place, _)| own.generation.logprobs[*place]));
-        for (said, found) in said.zip(found) {
-            assert!((said - found).abs() < 1e-4, "{said} {found}");
-        }
-    }
+    assert_said(&rollouts, &found);
     assert!(entropies.iter().flatten().all(|own| (0.0..10.0).contains(own)));
     // Alone as in a batch, on one thread as on two.
     let mut alone = on_cpu(&policy.layout, 1, 1, 1.0);
@@ -161,14 +166,7 @@ fn at_another_temperature_too() {
     let (items, shape) = (Item::all(&rollouts), shape(&rollouts));
     let mut learner = on_cpu(&policy.layout, 2, 1024, 1.0);
     let (found, _) = learner.logprobs(&policy.layout, &parameters, &items, &shape, &[]).unwrap();
-    for (rollout, found) in rollouts.iter().zip(&found) {
-        let segments = rollout.trajectory.segments.iter().zip(&rollout.sets);
-        let said =
-            segments.flat_map(|(own, sets)| sets.iter().map(|(place, _)| own.generation.logprobs[*place]));
-        for (said, found) in said.zip(found) {
-            assert!((said - found).abs() < 1e-4, "{said} {found}");
-        }
-    }
+    assert_said(&rollouts, &found);
 }
 
 #[test]
