@@ -67,7 +67,9 @@ pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result<()> {
     let mut files = read_model(&arguments.model)?;
     let own = verify(&files)?;
     let like = arguments.like.as_deref().map(read_like).transpose()?;
-    for (name, content) in like.iter().flat_map(|(files, _)| files).filter(|(name, _)| is_notice(name)) {
+    // The other's licence is that of a model which has none of its own.
+    let licensed = like.iter().filter(|_| own.is_none()).flat_map(|(files, _)| files);
+    for (name, content) in licensed.filter(|(name, _)| is_notice(name)) {
         files.entry(name.clone()).or_insert_with(|| content.clone());
     }
     let options = options(arguments, own.as_ref(), like.as_ref().map(|(_, manifest)| manifest))?;

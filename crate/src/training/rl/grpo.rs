@@ -43,7 +43,7 @@ pub(super) fn learn(
     let seen = |row: usize, values: &PerToken| if hidden[row] { 0 } else { values[row].len() };
     let tokens: usize = (0..rollouts.len()).map(|row| seen(row, &old)).sum();
     let loss = own.loss();
-    // As large as can be, and as many as that makes.
+    // Parts of this size; the last one may be smaller, and then counts as much as the others.
     let size = rollouts.len().div_ceil(own.gradient_accumulation_steps.max(1)).max(1);
     let parts = rollouts.len().div_ceil(size).max(1);
     for iteration in 0..own.num_iterations {
